@@ -1,0 +1,172 @@
+"""What an engine is to the rest of the house: how it is launched, proven, asked and understood.
+
+A further engine is one file with a class that satisfies ``Adapter``, and one row in ``registry``.
+Everything here is a value or a pure function of values; who runs and who talks is elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from orchd.config.model import PoolConfig
+
+FinishReason = Literal["stop", "length"]
+
+
+# -- what is asked of an engine ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTurn:
+    """One turn of a conversation; the engine applies the model's own template."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What to generate. Exactly one of ``prompt`` and ``messages`` is set."""
+
+    prompt: str | None = field(default=None, repr=False)
+    messages: tuple[ChatTurn, ...] | None = field(default=None, repr=False)
+    max_tokens: int | None = None
+    """None: until the model stops or its context is full."""
+    sampling: Mapping[str, int | float] = field(default_factory=dict)
+    """Of ``seed``, ``temperature``, ``top_p``, ``top_k``, ``min_p`` those that were given."""
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRequest:
+    """One HTTP request to an engine; the client adds host, key and length."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where one replica answers, and the key that only it and we know."""
+
+    replica_id: str
+    host: str
+    port: int
+    key: str = field(repr=False)
+
+
+# -- what an engine says -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of the answer: whole UTF-8, never empty, one or more tokens."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The engine's own last word on a generation. Counts are None where it keeps none."""
+
+    finish_reason: FinishReason
+    tokens_in: int | None
+    tokens_out: int | None
+    decode_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The engine will not do this task, and says why: the task is at fault, not the engine."""
+
+    message: str
+
+
+StreamEvent = Text | Done | Refused
+
+
+class StreamParser(Protocol):
+    """Turns one response body into events, however it is torn into chunks."""
+
+    def feed(self, chunk: bytes) -> Iterable[StreamEvent]:
+        """Events that this chunk completes. Raises EngineError on what the engine may not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who answered: proof that the engine behind the port is the one that we started."""
+
+    model: str
+    version: str
+
+
+# -- how an engine is started ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """An executable, by path or by name on PATH."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PythonModule:
+    """A launcher of ours that needs the importable package ``requires``."""
+
+    script: str
+    """File name inside ``orchd/engines``."""
+    requires: str
+    hint: str
+    """How a user gets the package."""
+
+
+Executable = Binary | PythonModule
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a replica is started with."""
+
+    model: str
+    device: str
+    """A GPU's UUID, or ``cpu``."""
+    host: str
+    port: int
+    key: str = field(repr=False)
+    is_cpu_shared: bool = False
+    """True where more than one replica computes on this machine's CPU."""
+
+
+class Adapter(Protocol):
+    """One kind of engine."""
+
+    def executables(self, pool: PoolConfig) -> tuple[Executable, ...]:
+        """What could run it, best first; the first that this machine has is taken."""
+
+    def arguments(self, pool: PoolConfig, launch: Launch) -> list[str]:
+        """The command line behind the executable. Holds no secret."""
+
+    def environment(self, launch: Launch) -> dict[str, str]:
+        """What the engine's environment needs beyond the plain one; the key travels here."""
+
+    def health_request(self) -> EngineRequest:
+        """The cheap question that is repeated until the engine has loaded."""
+
+    def identity_request(self) -> EngineRequest:
+        """The question whose answer ``read_identity`` understands."""
+
+    def read_identity(self, body: bytes) -> Identity:
+        """Raises EngineError where this is not such an engine."""
+
+    def generation_request(self, pool: PoolConfig, generation: Generation) -> EngineRequest:
+        """The request that streams this generation."""
+
+    def read_refusal(self, status: int, body: bytes) -> Refused:
+        """Understand an answer other than 200; raises EngineError where the engine is at fault."""
+
+    def new_parser(self, generation: Generation) -> StreamParser:
+        """A parser for the 200 answer to ``generation_request``."""

@@ -1,0 +1,37 @@
+"""Reads server-sent events as engines write them (WHATWG HTML, section 9.2).
+
+Only ``data`` matters to us: comments (pings) and other fields are passed over. A chunk may end
+anywhere, also inside a character, so lines are cut as bytes and only whole ones are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchd.errors import EngineError
+
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+"""More than this without a line's or an event's end is not an engine we know."""
+
+
+class EventStreamReader:
+    """Collects chunks, yields the data of each whole event."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Data of each event that this chunk completes. Raises EngineError beyond the bound."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            field, _, value = line.removesuffix(b"\r").partition(b":")
+            if field == b"data":
+                self._data.append(value.removeprefix(b" "))
+                self._data_bytes += len(value)
+            elif not field and not value and self._data:
+                data, self._data, self._data_bytes = self._data, [], 0
+                yield b"\n".join(data)
+        if self._data_bytes + len(self._rest) > MAX_EVENT_BYTES:
+            raise EngineError(f"sent an event of more than {MAX_EVENT_BYTES} bytes")

@@ -1,0 +1,223 @@
+"""llama.cpp: ``llama-server``, or the same server embedded by the ``llamacpp`` extra.
+
+Both take one command line and speak one protocol. Sources: llama.cpp's server README, and
+measurements on build 11434 where the README is silent or wrong (noted where they matter).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from orchd.config.model import PoolConfig
+from orchd.engines.adapter import (
+    Binary,
+    Done,
+    EngineRequest,
+    Executable,
+    Generation,
+    Identity,
+    Launch,
+    PythonModule,
+    Refused,
+    StreamEvent,
+    StreamParser,
+    Text,
+)
+from orchd.engines.event_stream import EventStreamReader
+from orchd.errors import EngineError
+
+_EMBEDDED = PythonModule(
+    "embedded_llamacpp.py", "xllamacpp", "pip install 'orchd[llamacpp]' brings one"
+)
+_ALL_LAYERS = "999"
+"""More layers than any model has: the whole model goes to the device, as reserved."""
+_CACHE_RAM_MIB = "256"
+"""llama.cpp's prompt cache grows to 8 GiB of host memory unless it is bounded (measured)."""
+_LAST_EVENT_FIELDS = [
+    "content",
+    "stop",
+    "stop_type",
+    "tokens_predicted",
+    "tokens_evaluated",
+    "timings",
+]
+"""Trims the last event, which otherwise repeats the whole prompt and every setting."""
+
+
+class LlamaCpp:
+    """The adapter; it has no state."""
+
+    def executables(self, pool: PoolConfig) -> tuple[Executable, ...]:
+        if pool.binary is not None:
+            return (Binary(pool.binary),)
+        return (Binary("llama-server"), _EMBEDDED)
+
+    def arguments(self, pool: PoolConfig, launch: Launch) -> list[str]:
+        is_cpu = launch.device == "cpu"
+        return [
+            *("--model", launch.model),
+            *("--host", launch.host),
+            *("--port", str(launch.port)),
+            # Their sum: llama.cpp divides it by the slots, and without --no-kv-unified each slot
+            # would promise all of it and one full slot would fail every task (measured).
+            *("--ctx-size", str(pool.ctx * pool.slots)),
+            *("--parallel", str(pool.slots)),
+            "--no-kv-unified",
+            # A cancelled prompt frees its slot only after the current batch (measured).
+            *("--batch-size", "256" if is_cpu else "512"),
+            *("--n-gpu-layers", "0" if is_cpu else _ALL_LAYERS),
+            *("--cache-ram", _CACHE_RAM_MIB),
+            "--no-webui",
+            *pool.args,
+        ]
+
+    def environment(self, launch: Launch) -> dict[str, str]:
+        environment = {"LLAMA_API_KEY": launch.key}
+        if launch.is_cpu_shared:
+            # Spinning OpenMP threads of two engines on the same cores collapse to about one
+            # token a second (measured); sleeping ones do not.
+            environment["OMP_WAIT_POLICY"] = "passive"
+        return environment
+
+    def health_request(self) -> EngineRequest:
+        return EngineRequest("GET", "/health")
+
+    def identity_request(self) -> EngineRequest:
+        return EngineRequest("GET", "/props")
+
+    def read_identity(self, body: bytes) -> Identity:
+        match _parse(body):
+            case {"model_path": str(model), "build_info": str(build)}:
+                return Identity(model, build)
+            case {"model_path": str(model)}:
+                return Identity(model, "unknown")
+            case _:
+                raise EngineError("answered /props without a model_path")
+
+    def generation_request(self, pool: PoolConfig, generation: Generation) -> EngineRequest:
+        body: dict[str, object] = {**generation.sampling, "stream": True}
+        if generation.max_tokens is not None:
+            body["max_tokens" if generation.messages else "n_predict"] = generation.max_tokens
+        if generation.stop:
+            body["stop"] = generation.stop
+        if generation.messages is None:
+            body |= {"prompt": generation.prompt, "response_fields": _LAST_EVENT_FIELDS}
+            return EngineRequest("POST", "/completion", orjson.dumps(body))
+        body |= {"messages": generation.messages, "stream_options": {"include_usage": True}}
+        return EngineRequest("POST", "/v1/chat/completions", orjson.dumps(body))
+
+    def read_refusal(self, status: int, body: bytes) -> Refused:
+        message = _error_message(_parse(body, default={}), f"HTTP {status}")
+        if 400 <= status < 500:
+            return Refused(message)
+        raise EngineError(f"answered HTTP {status}: {message}")
+
+    def new_parser(self, generation: Generation) -> StreamParser:
+        return CompletionParser() if generation.messages is None else ChatParser()
+
+
+class CompletionParser:
+    """Understands ``/completion``: no ``[DONE]``, the last event has ``"stop": true``."""
+
+    def __init__(self) -> None:
+        self._reader = EventStreamReader()
+
+    def feed(self, chunk: bytes) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        for data in self._reader.feed(chunk):
+            match _parse(data):
+                case {"error": _} as failed:
+                    events.append(_read_error(failed))
+                case {"content": str(text), "stop": bool(is_last)} as said:
+                    # Held-back text (a stop word's start, half a character) comes as "".
+                    if text:
+                        events.append(Text(text))
+                    if is_last:
+                        events.append(_read_last(said))
+                case _:
+                    raise EngineError("sent an event that is no completion")
+        return events
+
+
+class ChatParser:
+    """Understands ``/v1/chat/completions`` with usage: finish, then usage, then ``[DONE]``."""
+
+    def __init__(self) -> None:
+        self._reader = EventStreamReader()
+        self._reason: str | None = None
+        self._last: dict[str, Any] = {}
+
+    def feed(self, chunk: bytes) -> list[StreamEvent]:
+        events: list[StreamEvent] = []
+        for data in self._reader.feed(chunk):
+            if data == b"[DONE]":
+                events.append(self._finish())
+                continue
+            match _parse(data):
+                case {"error": _} as failed:
+                    events.append(_read_error(failed))
+                case {"choices": []} as said:
+                    self._last = said
+                case {"choices": [{"delta": dict(delta), "finish_reason": reason}, *_]} as said:
+                    # The first delta holds a role and no text; thoughts and tool calls are no
+                    # text either and are passed over.
+                    if text := delta.get("content"):
+                        events.append(Text(text))
+                    if reason is not None:
+                        self._reason, self._last = reason, said
+                case _:
+                    raise EngineError("sent an event that is no chat completion")
+        return events
+
+    def _finish(self) -> Done:
+        if self._reason is None:
+            raise EngineError("ended a chat completion without a reason")
+        usage, timings = self._last.get("usage", {}), self._last.get("timings", {})
+        return Done(
+            finish_reason="length" if self._reason == "length" else "stop",
+            tokens_in=_count(usage.get("prompt_tokens")),
+            tokens_out=_count(usage.get("completion_tokens")),
+            decode_ms=_count(timings.get("predicted_ms")),
+        )
+
+
+def _read_last(said: dict[str, Any]) -> Done:
+    return Done(
+        finish_reason="length" if said.get("stop_type") == "limit" else "stop",
+        tokens_in=_count(said.get("tokens_evaluated")),
+        tokens_out=_count(said.get("tokens_predicted")),
+        decode_ms=_count(said.get("timings", {}).get("predicted_ms")),
+    )
+
+
+def _read_error(said: dict[str, Any]) -> Refused:
+    """An error in mid-stream: below 500 it is the task's fault, else the engine's."""
+    message = _error_message(said, "an error without a message")
+    match said["error"]:
+        case {"code": int(status)} if status < 500:
+            return Refused(message)
+        case _:
+            raise EngineError(f"gave up: {message}")
+
+
+def _error_message(said: object, default: str) -> str:
+    match said:
+        case {"error": {"message": str(message)}}:
+            return message
+        case _:
+            return default
+
+
+def _count(value: object) -> int | None:
+    return round(value) if isinstance(value, int | float) else None
+
+
+def _parse(body: bytes, default: object = None) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if default is not None:
+            return default
+        raise EngineError("sent what is not JSON") from error

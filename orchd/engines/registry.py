@@ -1,0 +1,10 @@
+"""Every engine that a pool may name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orchd.engines.adapter import Adapter
+from orchd.engines.llamacpp import LlamaCpp
+
+ADAPTERS: Mapping[str, Adapter] = {"llamacpp": LlamaCpp()}

@@ -1,0 +1,109 @@
+"""Requests and replies as values, and the two protocols at this room's borders.
+
+Invariants: a header name is lower-case everywhere; a ``Request`` exists only once its whole body
+has been read; a ``Source`` is attached to at most one connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from orchd.errors import ClientError
+
+Headers = tuple[tuple[bytes, bytes], ...]
+"""Header fields in order, names lower-case, as they stand on the wire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request's head: what is known before its body has been read."""
+
+    method: str
+    path: str
+    """The target up to its query, still percent-encoded."""
+    query: str
+    headers: Headers
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Every value of the field ``name`` (lower-case), in order of arrival."""
+        return [value for key, value in self.headers if key == name]
+
+    def value(self, name: bytes) -> bytes | None:
+        """The field's value where it occurs exactly once, else None."""
+        match self.values(name):
+            case [only]:
+                return only
+            case _:
+                return None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A whole request."""
+
+    head: Head
+    params: Mapping[str, str]
+    """What the route's ``{placeholders}`` matched, percent-decoded."""
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A reply that is complete now; the connection adds ``Content-Length`` and ``Date``."""
+
+    status: int
+    body: bytes = b""
+    headers: Headers = ()
+
+
+class Source(Protocol):
+    """Where a streamed body comes from. All calls are made on the event loop and none blocks."""
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """From now on call ``wake`` whenever there may be more to pull."""
+
+    def detach(self) -> None:
+        """The reader is gone or done; ``wake`` is not called any more."""
+
+    def pull(self, limit_bytes: int) -> bytes:
+        """What there is now, about ``limit_bytes`` of it; empty when nothing is there yet."""
+
+    @property
+    def is_finished(self) -> bool:
+        """True once everything has been pulled and nothing more will come."""
+
+    def describe_wait(self) -> bytes:
+        """What to send when the stream has been silent for a while (a comment)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedResponse:
+    """A reply whose body comes bit by bit: chunked on HTTP/1.1, close-delimited on HTTP/1.0."""
+
+    source: Source = field(repr=False)
+    status: int = 200
+    headers: Headers = ()
+
+
+Reply = Response | StreamedResponse
+Handler = Callable[[Request], Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A head that was let in: read the body, then call ``handler`` (which never raises)."""
+
+    handler: Handler
+    params: Mapping[str, str]
+
+
+class Application(Protocol):
+    """What the connection asks of the house above it."""
+
+    def open(self, head: Head) -> Accepted | Response:
+        """Judge a head before its body is read: let it in, or answer it right away."""
+
+    def refuse(self, error: ClientError) -> Response:
+        """The reply to a request that broke HTTP itself."""

@@ -1,0 +1,77 @@
+"""Finds the route of a method and path in one table.
+
+Patterns are literal segments and ``{name}`` segments. The path is split before it is
+percent-decoded, so an encoded slash never makes a new segment (RFC 3986, section 2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+from urllib.parse import unquote
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[T]):
+    """One row of the table."""
+
+    method: str
+    pattern: str
+    target: T
+
+
+@dataclass(frozen=True, slots=True)
+class Match(Generic[T]):
+    """The row that fits, and what its placeholders hold."""
+
+    target: T
+    params: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NotAllowed:
+    """The path is known, the method is not; ``allow`` lists those that are, for the header."""
+
+    allow: tuple[str, ...]
+
+
+class Router(Generic[T]):
+    """Looks routes up; built once from the whole table."""
+
+    def __init__(self, routes: Sequence[Route[T]]) -> None:
+        self._paths: dict[tuple[str, ...], dict[str, T]] = {}
+        for route in routes:
+            methods = self._paths.setdefault(tuple(route.pattern.split("/")), {})
+            assert route.method not in methods, f"two routes for {route.method} {route.pattern}"
+            methods[route.method] = route.target
+
+    def match(self, method: str, path: str) -> Match[T] | NotAllowed | None:
+        """Return the match; None where the path itself is unknown. HEAD stands in for GET."""
+        segments = path.split("/")
+        for pattern, methods in self._paths.items():
+            params = _match_segments(pattern, segments)
+            if params is None:
+                continue
+            target = methods.get("GET" if method == "HEAD" else method)
+            return NotAllowed(_allowed(methods)) if target is None else Match(target, params)
+        return None
+
+
+def _match_segments(pattern: tuple[str, ...], segments: list[str]) -> dict[str, str] | None:
+    if len(pattern) != len(segments):
+        return None
+    params: dict[str, str] = {}
+    for expected, segment in zip(pattern, segments, strict=True):
+        decoded = unquote(segment)
+        if expected.startswith("{"):
+            params[expected[1:-1]] = decoded
+        elif expected != decoded:
+            return None
+    return params
+
+
+def _allowed(methods: Mapping[str, object]) -> tuple[str, ...]:
+    return tuple(sorted({*methods, "HEAD"} if "GET" in methods else methods))

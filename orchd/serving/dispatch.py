@@ -1,0 +1,105 @@
+"""The one decision of a pool: which waiting task gets which slot.
+
+``dispatch`` is asked after every submit, cancel, release and slot change, and answers with grants;
+there is no second copy of it for any of them. It is synchronous: on one event loop that makes it
+the critical section.
+
+Invariants: a granted task holds exactly one slot until ``release``; a replica's busy slots are the
+tasks granted to it and not released; a replica that was closed is granted nothing any more.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from orchd.serving.queue import TaskQueue
+from orchd.serving.task import Priority, Step, Task
+
+MAX_SESSIONS = 4096
+"""How many sessions' last replicas are remembered; the longest unused is forgotten first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A task is given one slot of that replica."""
+
+    task: Task
+    replica_id: str
+
+
+@dataclass(slots=True)
+class Slots:
+    """One replica's slots."""
+
+    replica_id: str
+    total: int
+    busy: int = 0
+
+    @property
+    def free(self) -> int:
+        return self.total - self.busy
+
+
+class Dispatcher:
+    """One pool's queue and slots."""
+
+    def __init__(self, bounds: Mapping[Priority, int]) -> None:
+        self.queue = TaskQueue(bounds)
+        self._open: dict[str, Slots] = {}
+        self._held: dict[str, Slots] = {}
+        self._sessions: OrderedDict[str, str] = OrderedDict()
+
+    @property
+    def open_slots_total(self) -> int:
+        """Slots of all open replicas, busy or free; 0 means that nothing can serve."""
+        return sum(slots.total for slots in self._open.values())
+
+    def slots(self, replica_id: str) -> Slots | None:
+        """The replica's slots while it is open."""
+        return self._open.get(replica_id)
+
+    def open_slots(self, replica_id: str, total: int) -> None:
+        """A replica is ready for that many tasks at once."""
+        assert replica_id not in self._open, f"{replica_id} is open already"
+        self._open[replica_id] = Slots(replica_id, total)
+
+    def close_slots(self, replica_id: str) -> None:
+        """A replica takes no more tasks; those that it still has release what they hold."""
+        self._open.pop(replica_id, None)
+
+    def release(self, task: Task) -> None:
+        """The task gives its slot back."""
+        self._held.pop(task.spec.task_id).busy -= 1
+
+    def dispatch(self) -> list[Grant]:
+        """Grant slots for as long as a task waits and a slot is free, in the queue's order."""
+        grants: list[Grant] = []
+        while (task := self.queue.peek()) is not None:
+            slots = self._choose(task)
+            if slots is None:
+                break
+            self.queue.remove(task)
+            task.step(Step.GRANT)
+            slots.busy += 1
+            self._held[task.spec.task_id] = slots
+            self._remember(task, slots)
+            grants.append(Grant(task, slots.replica_id))
+        return grants
+
+    def _choose(self, task: Task) -> Slots | None:
+        """The replica that holds the session's KV cache if it has a slot free, else the idlest."""
+        preferred = self._open.get(self._sessions.get(task.spec.session_id or "", ""))
+        if preferred is not None and preferred.free:
+            return preferred
+        idlest = max(self._open.values(), key=lambda slots: slots.free, default=None)
+        return idlest if idlest is not None and idlest.free else None
+
+    def _remember(self, task: Task, slots: Slots) -> None:
+        if task.spec.session_id is None:
+            return
+        self._sessions[task.spec.session_id] = slots.replica_id
+        self._sessions.move_to_end(task.spec.session_id)
+        if len(self._sessions) > MAX_SESSIONS:
+            self._sessions.popitem(last=False)

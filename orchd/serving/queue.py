@@ -1,0 +1,63 @@
+"""The bounded queue of one pool: two priorities, FIFO within each, full policy Reject.
+
+Every operation takes the same time however many tasks wait. Invariant: a priority's bound is
+checked in ``has_room`` and nowhere else; ``push_front`` is for tasks that were admitted before and
+is therefore not bounded by it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from orchd.serving.task import Priority, Task
+
+
+class TaskQueue:
+    """The tasks that wait."""
+
+    def __init__(self, bounds: Mapping[Priority, int]) -> None:
+        self._bounds = dict(bounds)
+        # OrderedDict: removal by id and from both ends in O(1). A plain dict scans the holes that
+        # its removed first entries leave behind.
+        self._waiting: dict[Priority, OrderedDict[str, Task]] = {
+            priority: OrderedDict() for priority in Priority
+        }
+
+    def depth(self, priority: Priority) -> int:
+        """How many tasks of that priority wait."""
+        return len(self._waiting[priority])
+
+    def bound(self, priority: Priority) -> int:
+        """How many may wait."""
+        return self._bounds[priority]
+
+    def has_room(self, priority: Priority) -> bool:
+        return self.depth(priority) < self._bounds[priority]
+
+    def position(self, priority: Priority) -> int:
+        """How many waiting tasks would go before a new one of that priority."""
+        before = self.depth(Priority.INTERACTIVE)
+        return before + self.depth(Priority.BATCH) if priority is Priority.BATCH else before
+
+    def push(self, task: Task) -> None:
+        """Queue behind all of its priority; the caller has seen that there is room."""
+        assert self.has_room(task.spec.priority), f"{task.spec.priority} is full"
+        self._waiting[task.spec.priority][task.spec.task_id] = task
+
+    def push_front(self, task: Task) -> None:
+        """Put a task that had its turn and lost it before all others of its priority."""
+        tasks = self._waiting[task.spec.priority]
+        tasks[task.spec.task_id] = task
+        tasks.move_to_end(task.spec.task_id, last=False)
+
+    def peek(self) -> Task | None:
+        """The task whose turn is next: interactive before batch."""
+        for priority in Priority:
+            if tasks := self._waiting[priority]:
+                return next(iter(tasks.values()))
+        return None
+
+    def remove(self, task: Task) -> bool:
+        """Take a task out wherever it stands; False when it does not wait."""
+        return self._waiting[task.spec.priority].pop(task.spec.task_id, None) is not None

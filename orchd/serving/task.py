@@ -1,0 +1,153 @@
+"""A task and its states.
+
+The way is QUEUED → GRANTED → STARTED → ENDED. ``STARTED`` is the engine's own word that it took
+the task. A task whose replica broke before the first token goes back to QUEUED, once. The table
+below lists every step that is allowed; any other is a bug and raises AssertionError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum, auto
+
+from orchd.engines.adapter import FinishReason, Generation
+from orchd.errors import Code
+
+
+class Priority(StrEnum):
+    """The two priorities, the one that goes first named first."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
+class State(Enum):
+    """Where a task stands."""
+
+    QUEUED = auto()
+    GRANTED = auto()
+    STARTED = auto()
+    ENDED = auto()
+
+
+class Step(Enum):
+    """What can happen to a task."""
+
+    GRANT = auto()
+    """It was given a slot."""
+    START = auto()
+    """The engine accepted it."""
+    REQUEUE = auto()
+    """Its replica broke before the first token."""
+    END = auto()
+    """Its terminal event was logged."""
+
+
+_STEPS: dict[tuple[State, Step], State] = {
+    (State.QUEUED, Step.GRANT): State.GRANTED,
+    (State.QUEUED, Step.END): State.ENDED,
+    (State.GRANTED, Step.START): State.STARTED,
+    (State.GRANTED, Step.REQUEUE): State.QUEUED,
+    (State.GRANTED, Step.END): State.ENDED,
+    (State.STARTED, Step.REQUEUE): State.QUEUED,
+    (State.STARTED, Step.END): State.ENDED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What a client asked for, valid and complete."""
+
+    task_id: str
+    pool_id: str
+    priority: Priority
+    session_id: str | None
+    generation: Generation
+
+
+@dataclass(slots=True)
+class Task:
+    """One admitted task."""
+
+    spec: TaskSpec
+    queue_position: int
+    """Tasks that were to start before this one when it was admitted."""
+    predicted_start_ms: int | None
+    state: State = State.QUEUED
+    tokens_logged: int = 0
+    """Token events so far; the next one's ``i``."""
+    requeues: int = 0
+
+    def step(self, step: Step) -> None:
+        """Take one step of the table."""
+        following = _STEPS.get((self.state, step))
+        assert following is not None, f"task {self.spec.task_id}: {step} in {self.state}"
+        self.state = following
+        self.requeues += step is Step.REQUEUE
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state is State.ENDED
+
+    @property
+    def can_requeue(self) -> bool:
+        """Nobody has seen a token of it, and it has not had its second chance yet."""
+        return self.tokens_logged == 0 and self.requeues == 0
+
+
+# -- what is told to the task's readers ----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    queue_position: int
+    predicted_start_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    text: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    tokens_in: int
+    tokens_out: int
+    decode_ms: int
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    code: Code
+    message: str
+    engine: str | None
+
+
+TaskEvent = Started | Token | Ended | Failed
+
+
+# -- what a submission gets ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The task is in the queue, or has its slot already."""
+
+    task_id: str
+    queue_position: int
+    predicted_start_ms: int | None
+    backoff_ms: int
+    """How long to wait before the next task of this priority; 0 while there is room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The task was not taken and left no trace."""
+
+    code: Code
+    message: str
+    engine: str | None = None
+    backoff_s: float | None = field(default=None)
+    """When it is worth coming back, where that can be told."""

@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection: an ``asyncio.Protocol`` on one side, h11 on the other.
 
 The way of a request: bytes → h11 → head → ``Application.open`` (token, route) → body → handler →
-reply → h11 → bytes. Everything is a synchronous step of the event loop; a streamed reply is pulled
-when its source wakes us and the socket takes more, one write for all that a loop turn brought.
+reply → h11 → bytes. Everything is a synchronous step of the event loop; a streamed reply is left to
+a pump.
 
 Invariants: ``_phase`` says whose turn it is and only ``_begin_*`` and ``_close`` set it; requests
 are answered in the order in which they came; what a client sends ahead of its turn is bounded, as
@@ -12,7 +12,6 @@ is what it does not read; nothing of a connection outlives ``connection_lost``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum, auto
@@ -29,8 +28,10 @@ from orchd.http1.messages import (
     Reply,
     Request,
     Response,
+    Source,
     StreamedResponse,
 )
+from orchd.http1.pump import Outlet, Pump
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,9 @@ class Connection(asyncio.Protocol):
         self._head = _NO_HEAD
         self._verdict: Accepted | Response | None = None
         self._body = bytearray()
-        self._stream: StreamedResponse | None = None
-        self._flush: asyncio.Handle | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._pump: Pump | None = None
+        self._lingering: asyncio.TimerHandle | None = None
         self._ahead_bytes = 0
-        self._written_s = 0.0
 
     # -- what the transport tells us ---------------------------------------------------------
 
@@ -121,8 +120,8 @@ class Connection(asyncio.Protocol):
             self._close()
             return False
         self._h11.receive_data(b"")
-        if self._phase is _Phase.STREAMING:
-            self._send_ping()
+        if self._pump is not None:
+            self._pump.ping()
         self._advance()
         return True
 
@@ -131,8 +130,8 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._is_writable = True
-        if self._phase is _Phase.STREAMING:
-            self._flush_stream()
+        if self._pump is not None:
+            self._pump.wake()
         self._read_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -253,13 +252,28 @@ class Connection(asyncio.Protocol):
                     self._end_reply()
                 else:
                     self._write(response)
-                    self._begin_stream(reply)
+                    self._begin_stream(reply.source)
             case _:
                 assert_never(reply)
 
     def _write(self, *events: Any) -> None:
         self._transport.write(b"".join(self._h11.send(event) or b"" for event in events))
-        self._written_s = self._loop.time()
+
+    def _begin_stream(self, source: Source) -> None:
+        self._phase = _Phase.STREAMING
+        outlet = Outlet(
+            write=lambda frames: self._write(h11.Data(data=frames)),
+            finish=self._end_stream,
+            is_writable=lambda: self._is_writable,
+        )
+        limits = self._limits
+        self._pump = Pump(source, outlet, limits.pull_bytes, limits.ping_s, self._loop)
+
+    def _end_stream(self, frames: bytes) -> None:
+        self._pump = None
+        self._write(h11.Data(data=frames), h11.EndOfMessage())
+        self._end_reply()
+        self._read_on()
 
     def _end_reply(self) -> None:
         self._head = _NO_HEAD
@@ -278,68 +292,15 @@ class Connection(asyncio.Protocol):
         self._phase = _Phase.LINGERING
         if self._transport.can_write_eof():
             self._transport.write_eof()
-        self._set_timer(self._limits.linger_s, self._close)
-
-    # -- streaming ---------------------------------------------------------------------------
-
-    def _begin_stream(self, stream: StreamedResponse) -> None:
-        self._phase = _Phase.STREAMING
-        self._stream = stream
-        stream.source.attach(self._wake)
-        self._set_timer(self._limits.ping_s, self._ping)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._flush is None:
-            self._flush = self._loop.call_soon(self._flush_stream)
-
-    def _flush_stream(self) -> None:
-        self._flush = None
-        while self._stream is not None and self._is_writable:
-            source = self._stream.source
-            frames = source.pull(self._limits.pull_bytes)
-            if source.is_finished:
-                self._end_stream()
-                self._write(h11.Data(data=frames), h11.EndOfMessage())
-                self._end_reply()
-                self._read_on()
-            elif frames:
-                self._write(h11.Data(data=frames))
-            else:
-                return
-
-    def _end_stream(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.source.detach()
-        if self._flush is not None:
-            self._flush.cancel()
-            self._flush = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _ping(self) -> None:
-        silent_s = self._loop.time() - self._written_s
-        if silent_s >= self._limits.ping_s:
-            self._send_ping()
-            silent_s = 0.0
-        self._set_timer(self._limits.ping_s - silent_s, self._ping)
-
-    def _send_ping(self) -> None:
-        if self._stream is not None and self._is_writable:
-            self._write(h11.Data(data=self._stream.source.describe_wait()))
-
-    # -- leaving -----------------------------------------------------------------------------
-
-    def _set_timer(self, delay_s: float, callback: Callable[[], None]) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(delay_s, callback)
+        self._lingering = self._loop.call_later(self._limits.linger_s, self._close)
 
     def _close(self) -> None:
         self._phase = _Phase.CLOSED
-        self._end_stream()
+        if self._pump is not None:
+            self._pump.stop()
+            self._pump = None
+        if self._lingering is not None:
+            self._lingering.cancel()
         self._transport.close()
 
 

@@ -21,14 +21,6 @@ MAX_SESSIONS = 4096
 """How many sessions' last replicas are remembered; the longest unused is forgotten first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A task is given one slot of that replica."""
-
-    task: Task
-    replica_id: str
-
-
 @dataclass(slots=True)
 class Slots:
     """One replica's slots."""
@@ -42,13 +34,21 @@ class Slots:
         return self.total - self.busy
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Grant:
+    """A task was given one slot; whoever holds the grant gives it back to ``release``, once."""
+
+    task: Task
+    slots: Slots
+
+
 class Dispatcher:
     """One pool's queue and slots."""
 
     def __init__(self, bounds: Mapping[Priority, int]) -> None:
         self.queue = TaskQueue(bounds)
         self._open: dict[str, Slots] = {}
-        self._held: dict[str, Slots] = {}
+        self._held: set[Grant] = set()
         self._sessions: OrderedDict[str, str] = OrderedDict()
 
     @property
@@ -69,9 +69,11 @@ class Dispatcher:
         """A replica takes no more tasks; those that it still has release what they hold."""
         self._open.pop(replica_id, None)
 
-    def release(self, task: Task) -> None:
-        """The task gives its slot back."""
-        self._held.pop(task.spec.task_id).busy -= 1
+    def release(self, grant: Grant) -> None:
+        """The slot is free again."""
+        assert grant in self._held, "a slot was given back twice"
+        self._held.remove(grant)
+        grant.slots.busy -= 1
 
     def dispatch(self) -> list[Grant]:
         """Grant slots for as long as a task waits and a slot is free, in the queue's order."""
@@ -83,9 +85,9 @@ class Dispatcher:
             self.queue.remove(task)
             task.step(Step.GRANT)
             slots.busy += 1
-            self._held[task.spec.task_id] = slots
             self._remember(task, slots)
-            grants.append(Grant(task, slots.replica_id))
+            grants.append(Grant(task, slots))
+        self._held.update(grants)
         return grants
 
     def _choose(self, task: Task) -> Slots | None:

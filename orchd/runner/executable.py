@@ -1,0 +1,46 @@
+"""Finds, of the executables that an engine could run with, the first that this machine has."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from orchd import engines
+from orchd.engines.adapter import Binary, Executable, PythonModule
+from orchd.errors import HostError
+
+_LAUNCHERS = Path(engines.__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The start of a command line, and the engine's version where it is known without asking."""
+
+    command: tuple[str, ...]
+    version: str | None
+
+
+def find_executable(executables: Sequence[Executable]) -> Found:
+    """The best one there is. Raises HostError that names all that were looked for."""
+    missing: list[str] = []
+    for executable in executables:
+        match executable:
+            case Binary(name):
+                if (path := shutil.which(name)) is not None:
+                    return Found((path,), None)
+                missing.append(f"no executable {name}" + (" on PATH" if "/" not in name else ""))
+            case PythonModule(script, requires, hint):
+                if importlib.util.find_spec(requires) is not None:
+                    version = f"{requires} {importlib.metadata.version(requires)}"
+                    # -P: the launcher's folder must not shadow packages that it imports.
+                    return Found((sys.executable, "-P", str(_LAUNCHERS / script)), version)
+                missing.append(f"no embedded engine ({hint})")
+            case _:
+                assert_never(executable)
+    raise HostError(" and ".join(missing))

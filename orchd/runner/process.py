@@ -1,0 +1,113 @@
+"""One engine process: spawned tethered in a session of its own, read, stopped as a group, reaped.
+
+The process is watched through a pidfd. While it is an unreaped zombie its pid, and so its group's
+number, cannot be given to another: that is the moment in which what is left of the group is killed.
+
+Invariants: only ``_on_exit`` reaps; ``on_exit`` is called exactly once, when the group is gone; the
+pidfd and the pipe are closed by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchd.errors import HostError
+
+_TETHER = str(Path(__file__).with_name("tether.py"))
+_READ_BYTES = 64 * 1024
+_DRAIN_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Who hears of the process, on the event loop."""
+
+    on_output: Callable[[bytes], None]
+    on_exit: Callable[[str], None]
+    """Gets how it ended, in words."""
+
+
+class EngineProcess:
+    """A running engine. Constructing it spawns it; raises HostError where that fails."""
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], watcher: Watcher
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._watcher = watcher
+        self._exited: asyncio.Future[None] = self._loop.create_future()
+        tethered = [sys.executable, "-I", "-S", _TETHER, str(os.getpid()), *command]
+        try:
+            self._popen = subprocess.Popen(
+                tethered,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise HostError(f"cannot start a process: {error.strerror}") from error
+        assert self._popen.stdout is not None
+        self.pid = self._popen.pid
+        self._pipe = self._popen.stdout
+        self._pidfd = os.pidfd_open(self.pid)
+        os.set_blocking(self._pipe.fileno(), False)
+        self._loop.add_reader(self._pipe.fileno(), self._read)
+        self._loop.add_reader(self._pidfd, self._on_exit)
+
+    async def stop(self, grace_s: float) -> None:
+        """SIGTERM to the group, SIGKILL after the grace; returns when it is gone and reaped."""
+        self._signal(signal.SIGTERM)
+        await asyncio.wait([self._exited], timeout=grace_s)
+        if not self._exited.done():
+            self._signal(signal.SIGKILL)
+            await asyncio.wait([self._exited])
+
+    def _signal(self, number: signal.Signals) -> None:
+        if not self._exited.done():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, number)
+
+    def _read(self) -> int:
+        """Read once; how many bytes there were."""
+        try:
+            data = os.read(self._pipe.fileno(), _READ_BYTES)
+        except BlockingIOError:
+            return 0
+        if data:
+            self._watcher.on_output(data)
+        else:
+            self._loop.remove_reader(self._pipe.fileno())
+        return len(data)
+
+    def _on_exit(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        code = self._popen.wait()
+        drained = 0
+        while drained < _DRAIN_BYTES and (size := self._read()):
+            drained += size
+        self._loop.remove_reader(self._pipe.fileno())
+        self._pipe.close()
+        os.close(self._pidfd)
+        self._exited.set_result(None)
+        self._watcher.on_exit(_describe(code))
+
+
+def _describe(code: int) -> str:
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"

@@ -1,0 +1,26 @@
+"""When a replica that failed is tried again: 1 s, doubling to 60 s, afresh after 60 s of health."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FIRST_DELAY_S = 1.0
+LONGEST_DELAY_S = 60.0
+HEALTHY_AFTER_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """How often in a row a replica has failed, as a value."""
+
+    failures: int = 0
+
+    def after_failure(self, ready_for_s: float) -> RestartPolicy:
+        """The policy after one more failure of a replica that had been ready for so long."""
+        return RestartPolicy(1 if ready_for_s >= HEALTHY_AFTER_S else self.failures + 1)
+
+    @property
+    def delay_s(self) -> float:
+        """How long to wait before the next try."""
+        doublings = min(max(self.failures - 1, 0), 10)
+        return min(FIRST_DELAY_S * 2**doublings, LONGEST_DELAY_S)

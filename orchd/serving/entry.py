@@ -1,0 +1,88 @@
+"""A known task with its log and its readers.
+
+Invariants: every event goes through ``emit``, which wakes every reader; a reader holds its cursor
+and nothing else, so a slow one costs nobody anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from orchd.serving.event_log import EventLog
+from orchd.serving.task import State, Task, TaskEvent
+
+_AWAITED = {
+    State.QUEUED: "waiting in the queue",
+    State.GRANTED: "waiting for the engine to take the task",
+    State.STARTED: "waiting for the next token",
+    State.ENDED: "done",
+}
+
+
+class Entry:
+    """What the service holds for one task."""
+
+    def __init__(self, task: Task, log: EventLog) -> None:
+        self.task = task
+        self.log = log
+        self.run: asyncio.Task[None] | None = None
+        """The run that holds its slot; None while it waits and once it has ended."""
+        self.abandonment: asyncio.TimerHandle | None = None
+        self._wakes: set[Callable[[], None]] = set()
+
+    @property
+    def has_readers(self) -> bool:
+        return bool(self._wakes)
+
+    def emit(self, event: TaskEvent) -> None:
+        """Log an event and wake the readers."""
+        self.log.append(event)
+        for wake in self._wakes:
+            wake()
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        self._wakes.add(wake)
+
+    def unwatch(self, wake: Callable[[], None]) -> None:
+        self._wakes.discard(wake)
+
+    def describe_wait(self) -> str:
+        """What a reader to whom nothing comes is waiting for."""
+        if self.task.state is State.STARTED and not self.task.tokens_logged:
+            return "the engine is reading the prompt"
+        return _AWAITED[self.task.state]
+
+
+class Reader:
+    """One reader of one task, with its cursor."""
+
+    def __init__(self, entry: Entry, cursor: int, on_change: Callable[[], None]) -> None:
+        self._entry = entry
+        self._cursor = cursor
+        self._on_change = on_change
+        self._wake: Callable[[], None] | None = None
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """Call ``wake`` after every event from now on."""
+        self._wake = wake
+        self._entry.watch(wake)
+        self._on_change()
+
+    def detach(self) -> None:
+        if self._wake is not None:
+            self._entry.unwatch(self._wake)
+            self._wake = None
+            self._on_change()
+
+    def pull(self, limit_bytes: int) -> bytes:
+        """Frames from the cursor on; empty when there are none yet."""
+        frames, self._cursor = self._entry.log.read(self._cursor, limit_bytes)
+        return frames
+
+    @property
+    def is_finished(self) -> bool:
+        return self._entry.log.is_closed and self._cursor >= len(self._entry.log)
+
+    def describe_wait(self) -> str:
+        return self._entry.describe_wait()

@@ -1,0 +1,49 @@
+"""Every task that can be asked about: those that live, and for a while those that have ended."""
+
+from __future__ import annotations
+
+import asyncio
+
+from orchd.serving.entry import Entry
+from orchd.serving.retention import Retention
+
+RETAINED_LOG_BYTES = 64 * 1024 * 1024
+"""How much the logs of ended tasks may take together."""
+
+
+class Register:
+    """Entries by task id, and the one timer that forgets the ended ones."""
+
+    def __init__(self, retain_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._entries: dict[str, Entry] = {}
+        self._retention = Retention(retain_s, RETAINED_LOG_BYTES)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def get(self, task_id: str) -> Entry | None:
+        return self._entries.get(task_id)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """All of them, as they are now."""
+        return tuple(self._entries.values())
+
+    def add(self, entry: Entry) -> None:
+        self._entries[entry.task.spec.task_id] = entry
+
+    def retire(self, entry: Entry) -> None:
+        """The task has ended: keep it for a while."""
+        now_s = self._loop.time()
+        self._retention.keep(entry.task.spec.task_id, entry.log.size_bytes, now_s)
+        self._forget_expired()
+
+    def close(self) -> None:
+        """Forget nothing any more; no timer is left."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _forget_expired(self) -> None:
+        for task_id in self._retention.expire(self._loop.time()):
+            del self._entries[task_id]
+        self.close()
+        at_s = self._retention.next_expiry_s
+        self._timer = None if at_s is None else self._loop.call_at(at_s, self._forget_expired)

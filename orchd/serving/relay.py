@@ -1,0 +1,61 @@
+"""One task on one slot: the engine's stream, from the request to its last word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchd.config.model import PoolConfig
+from orchd.engines.adapter import Adapter, Done, Endpoint, Generation, Refused, Text
+from orchd.engines.client import Receiver, exchange
+from orchd.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The engine did not finish the task, and the task is not to blame."""
+
+    reason: str
+
+
+Outcome = Done | Refused | Broken
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Hears the stream as it comes, within the loop turn that brought it."""
+
+    on_started: Callable[[], None]
+    on_text: Callable[[str], None]
+
+
+async def relay(
+    adapter: Adapter,
+    pool: PoolConfig,
+    endpoint: Endpoint,
+    generation: Generation,
+    listener: Listener,
+) -> Outcome:
+    """Run one generation to its end. Cancel it to stop the engine's work on it."""
+    parser = adapter.new_parser(generation)
+    last: Done | Refused | None = None
+
+    def on_body(chunk: bytes) -> None:
+        nonlocal last
+        for event in parser.feed(chunk):
+            if last is not None:
+                return
+            if isinstance(event, Text):
+                listener.on_text(event.text)
+            else:
+                last = event
+
+    request = adapter.generation_request(pool, generation)
+    try:
+        answer = await exchange(endpoint, request, Receiver(listener.on_started, on_body))
+        if answer.status != 200:
+            return adapter.read_refusal(answer.status, answer.body)
+    except EngineError as error:
+        # Its last word counts, however the connection ends after it.
+        return last or Broken(str(error))
+    return last or Broken("ended its stream without its last event")

@@ -1,0 +1,1 @@
+"""The HTTP interface: from ``routes`` down, what each request means to orchd."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from orchd.config.model import PoolConfig
+from orchd.errors import Fault
 
 FinishReason = Literal["stop", "length"]
 
@@ -143,6 +144,9 @@ class Launch:
 
 class Adapter(Protocol):
     """One kind of engine."""
+
+    def find_faults(self, pool: PoolConfig) -> Iterable[Fault]:
+        """What this engine has against a pool's configuration; paths count from the pool."""
 
     def executables(self, pool: PoolConfig) -> tuple[Executable, ...]:
         """What could run it, best first; the first that this machine has is taken."""

@@ -6,6 +6,7 @@ measurements on build 11434 where the README is silent or wrong (noted where the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -26,7 +27,7 @@ from orchd.engines.adapter import (
     Text,
 )
 from orchd.engines.event_stream import EventStreamReader
-from orchd.errors import EngineError
+from orchd.errors import EngineError, Fault
 
 _EMBEDDED = PythonModule(
     "embedded_llamacpp.py", "xllamacpp", "pip install 'orchd[llamacpp]' brings one"
@@ -46,8 +47,29 @@ _LAST_EVENT_FIELDS = [
 """Trims the last event, which otherwise repeats the whole prompt and every setting."""
 
 
+_OWN_FLAGS = {
+    **dict.fromkeys(("-m", "--model", "-mu", "--model-url"), "write the pool's model instead"),
+    **dict.fromkeys(("-hf", "-hfr", "--hf-repo"), "write the pool's model instead"),
+    **dict.fromkeys(("-c", "--ctx-size"), "write the pool's ctx, tokens for each slot, instead"),
+    **dict.fromkeys(("-np", "--parallel"), "write the pool's slots instead"),
+    **dict.fromkeys(("-kvu", "--kv-unified"), "slots have a context of their own here"),
+    **dict.fromkeys(("--host", "--port", "--reuse-port"), "the daemon chooses the address"),
+    **dict.fromkeys(("--api-key", "--api-key-file"), "the daemon makes a key of its own"),
+}
+"""Flags that the pool's own keys or the daemon set, and what to do instead."""
+
+
 class LlamaCpp:
     """The adapter; it has no state."""
+
+    def find_faults(self, pool: PoolConfig) -> Iterator[Fault]:
+        for n, argument in enumerate(pool.args):
+            flag = argument.partition("=")[0]
+            if flag in _OWN_FLAGS:
+                yield Fault(f"args[{n}]", f"{flag} is not for args: {_OWN_FLAGS[flag]}")
+        for name in pool.env:
+            if name.startswith("LLAMA_"):
+                yield Fault(f"env.{name}", "llama.cpp's own variables are the daemon's; use args")
 
     def executables(self, pool: PoolConfig) -> tuple[Executable, ...]:
         if pool.binary is not None:

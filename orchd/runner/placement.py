@@ -53,7 +53,9 @@ class ReplicaPlan:
 def plan_replicas(pool: PoolConfig, gpus: Sequence[Gpu]) -> tuple[ReplicaPlan, ...]:
     """The replicas that a pool wants on this machine."""
     if pool.replicas == "per-device":
-        each = [(gpu.uuid,) for gpu in allowed_gpus(pool.devices, gpus)] or [pool.devices]
+        each = [(gpu.uuid,) for gpu in allowed_gpus(pool.devices, gpus)]
+        each += [(CPU,)] if CPU in pool.devices else []
+        each = each or [pool.devices]
     else:
         each = [pool.devices] * pool.replicas
     return tuple(ReplicaPlan(f"{pool.id}-{n}", devices) for n, devices in enumerate(each))
@@ -74,10 +76,21 @@ def decide_placement(
     gpus: Sequence[Gpu],
     reserved_bytes: Mapping[str, int],
 ) -> Placed | NoFit:
-    """Choose the device; ``reserved_bytes`` by UUID is what other replicas were promised."""
-    if devices == (CPU,):
-        return Placed(CPU)
-    allowed = allowed_gpus(devices, gpus)
+    """Choose the device; ``reserved_bytes`` by UUID is what other replicas were promised.
+
+    The CPU is taken only where it is written, and then only if no GPU beside it has room.
+    """
+    outcome = _decide_gpu(allowed_gpus(devices, gpus), devices, footprint, gpus, reserved_bytes)
+    return Placed(CPU) if isinstance(outcome, NoFit) and CPU in devices else outcome
+
+
+def _decide_gpu(
+    allowed: Sequence[Gpu],
+    devices: tuple[str, ...],
+    footprint: Footprint,
+    gpus: Sequence[Gpu],
+    reserved_bytes: Mapping[str, int],
+) -> Placed | NoFit:
     if not allowed:
         seen = ", ".join(f"{gpu.index}: {gpu.uuid}" for gpu in gpus) or "none"
         return NoFit(f"none of the devices {', '.join(devices)} is there (seen: {seen})")

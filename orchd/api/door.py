@@ -1,0 +1,65 @@
+"""The door: what every request passes before its endpoint, and every error after it.
+
+First the token, then the route, both before the body is read. An endpoint's own refusals become
+the envelope here; anything else that it raises is a bug, is logged with its traceback, and costs
+the client no more than a 500.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from orchd.api import wire
+from orchd.api.context import Context
+from orchd.api.routes import ROUTES, Endpoint
+from orchd.errors import ClientError, Code
+from orchd.http1.auth import is_authorized
+from orchd.http1.messages import Accepted, Handler, Head, Reply, Request, Response
+from orchd.http1.router import Match, NotAllowed, Router
+
+log = logging.getLogger(__name__)
+
+
+class Door:
+    """The application that the HTTP connections talk to."""
+
+    def __init__(self, context: Context, token: str) -> None:
+        self._context = context
+        self._token = token.encode()
+        self._router = Router(ROUTES)
+
+    def open(self, head: Head) -> Accepted | Response:
+        """Judge a head before its body is read."""
+        if not is_authorized(head, self._token):
+            return wire.error_response(
+                Code.UNAUTHORIZED,
+                "this needs the header Authorization: Bearer <token>, with the daemon's token",
+                headers=((b"www-authenticate", b"Bearer"),),
+            )
+        match self._router.match(head.method, head.path):
+            case Match(endpoint, params):
+                return Accepted(self._contain(endpoint), params)
+            case NotAllowed(allow):
+                return wire.error_response(
+                    Code.METHOD_NOT_ALLOWED,
+                    f"{head.method[:32]} is not for this path; {' and '.join(allow)} would be",
+                    headers=((b"allow", ", ".join(allow).encode()),),
+                )
+            case None:
+                return wire.error_response(Code.NOT_FOUND, f"there is no {head.path[:128]} here")
+
+    def refuse(self, error: ClientError) -> Response:
+        """The envelope for a request that never came as far as an endpoint."""
+        return wire.error_response(error.code, str(error))
+
+    def _contain(self, endpoint: Endpoint) -> Handler:
+        def handle(request: Request) -> Reply:
+            try:
+                return endpoint(self._context, request)
+            except ClientError as error:
+                return self.refuse(error)
+            except Exception:
+                log.exception("failed at %s %s", request.head.method, request.head.path)
+                return wire.error_response(Code.INTERNAL, "a bug in orchd; its log tells more")
+
+        return handle

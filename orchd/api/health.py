@@ -1,0 +1,66 @@
+"""Shows how the daemon stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orchd
+from orchd.api import wire
+from orchd.api.context import Context, ReplicaView
+from orchd.config.model import PoolConfig
+from orchd.http1.messages import Reply, Request
+
+_COMING = ("placing", "loading")
+
+
+def show(context: Context, request: Request) -> Reply:
+    """GET /health"""
+    pools = [_describe_pool(context, pool) for pool in context.pools]
+    status = decide_status([view for pool in context.pools for view in context.replicas(pool.id)])
+    can_serve = status in ("ok", "degraded")
+    body = {"status": status, "version": orchd.__version__, "pools": pools}
+    return wire.json_response(HTTPStatus.OK if can_serve else HTTPStatus.SERVICE_UNAVAILABLE, body)
+
+
+def decide_status(replicas: Sequence[ReplicaView]) -> str:
+    """One word for all replicas: ``ok``, ``degraded``, ``starting`` or ``unavailable``.
+
+    ``starting`` is a first start that has not failed; no replica at all is one not planned yet.
+    """
+    ready = [replica.reason is None for replica in replicas]
+    if ready and all(ready):
+        return "ok"
+    if any(ready):
+        return "degraded"
+    is_first_start = any(r.state in _COMING and not r.restarts for r in replicas)
+    return "starting" if is_first_start or not replicas else "unavailable"
+
+
+def _describe_pool(context: Context, pool: PoolConfig) -> dict[str, Any]:
+    replicas = context.replicas(pool.id)
+    versions = [replica.engine_version for replica in replicas if replica.engine_version]
+    return {
+        "pool_id": pool.id,
+        "engine": pool.engine,
+        "engine_version": versions[0] if versions else None,
+        "model": pool.model,
+        "model_state": "Active",
+        "queue": context.service.queue_depths(pool.id),
+        "replicas": [_describe_replica(context, pool.id, replica) for replica in replicas],
+    }
+
+
+def _describe_replica(context: Context, pool_id: str, replica: ReplicaView) -> dict[str, Any]:
+    slots = context.service.slots(pool_id, replica.replica_id)
+    return {
+        "replica_id": replica.replica_id,
+        "device": replica.device,
+        "state": replica.state,
+        "pid": replica.pid,
+        "slots_busy": slots.busy if slots else 0,
+        "slots_total": slots.total if slots else 0,
+        "restarts": replica.restarts,
+        "reason": replica.reason,
+    }

@@ -1,0 +1,169 @@
+"""The body of ``POST /v1/tasks``: one table of fields, every fault named at once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from orchd.engines.adapter import ChatTurn, Generation
+from orchd.errors import ClientError, Code
+from orchd.serving.pool_choice import TaskRequest
+from orchd.serving.task import Priority
+
+MAX_STOPS = 16
+MAX_TURNS = 4096
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+class _WrongValueError(ValueError):
+    """``str()`` says what would be right."""
+
+
+Check = Callable[[Any], Any]
+"""Takes a field's JSON value, returns its domain value or raises _WrongValueError."""
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _WrongValueError("a string")
+    return value
+
+
+def _filled_string(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise _WrongValueError("a string that is not empty")
+    return value
+
+
+def _uuid(value: Any) -> str:
+    if not isinstance(value, str) or not _UUID.fullmatch(value):
+        raise _WrongValueError("a UUID such as 123e4567-e89b-12d3-a456-426614174000")
+    return value.lower()
+
+
+def _one_of(*known: str) -> Check:
+    def check(value: Any) -> str:
+        if value not in known:
+            raise _WrongValueError(" or ".join(f'"{name}"' for name in known))
+        return str(value)
+
+    return check
+
+
+def _integer(low: int, high: int) -> Check:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise _WrongValueError(f"an integer from {low} to {high}")
+        return value
+
+    return check
+
+
+def _number(low: float, high: float) -> Check:
+    def check(value: Any) -> float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:
+            raise _WrongValueError(f"a number from {low:g} to {high:g}")
+        return float(value)
+
+    return check
+
+
+def _stops(value: Any) -> tuple[str, ...]:
+    stops = [value] if isinstance(value, str) else value
+    if not isinstance(stops, list) or len(stops) > MAX_STOPS:
+        raise _WrongValueError(f"a string or a list of up to {MAX_STOPS} strings")
+    if not all(isinstance(stop, str) and stop for stop in stops):
+        raise _WrongValueError("strings that are not empty")
+    return tuple(stops)
+
+
+def _turns(value: Any) -> tuple[ChatTurn, ...]:
+    expected = f"a list of 1 to {MAX_TURNS} turns " '{"role": "...", "content": "..."}'
+    if not isinstance(value, list) or not 1 <= len(value) <= MAX_TURNS:
+        raise _WrongValueError(expected)
+    turns: list[ChatTurn] = []
+    for turn in value:
+        match turn:
+            case {"role": str(role), "content": str(content), **rest} if role and not rest:
+                turns.append(ChatTurn(role, content))
+            case _:
+                raise _WrongValueError(expected)
+    return tuple(turns)
+
+
+_FIELDS: Mapping[str, Check] = {
+    "prompt": _string,
+    "messages": _turns,
+    "task_id": _uuid,
+    "session_id": _uuid,
+    "pool_id": _filled_string,
+    "model_ref": _filled_string,
+    "engine": _filled_string,
+    "workload": _one_of("completion"),
+    "priority": _one_of(*Priority),
+    "max_tokens": _integer(1, 1_000_000),
+    "ctx": _integer(1, 10_000_000),
+    "seed": _integer(0, 2**32 - 1),
+    "temperature": _number(0, 100),
+    "top_p": _number(0, 1),
+    "top_k": _integer(0, 1_000_000),
+    "min_p": _number(0, 1),
+    "stop": _stops,
+}
+_SAMPLING = ("seed", "temperature", "top_p", "top_k", "min_p")
+
+
+def read_task(body: bytes) -> TaskRequest:
+    """What the client wants. Raises ClientError that names every fault of the body."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ClientError(Code.INVALID_PARAMS, f"the body is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ClientError(Code.INVALID_PARAMS, "the body must be a JSON object")
+    values, faults = _check(document)
+    if ("prompt" in document) == ("messages" in document):
+        faults.append("exactly one of prompt and messages is needed")
+    if faults:
+        raise ClientError(Code.INVALID_PARAMS, "; ".join(faults))
+    return TaskRequest(
+        generation=Generation(
+            prompt=values.get("prompt"),
+            messages=values.get("messages"),
+            max_tokens=values.get("max_tokens"),
+            sampling={name: values[name] for name in _SAMPLING if name in values},
+            stop=values.get("stop", ()),
+        ),
+        priority=Priority(values.get("priority", Priority.INTERACTIVE)),
+        task_id=values.get("task_id"),
+        session_id=values.get("session_id"),
+        pool_id=values.get("pool_id"),
+        model_ref=values.get("model_ref"),
+        engine=values.get("engine"),
+        ctx=values.get("ctx"),
+    )
+
+
+def _check(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for name, value in document.items():
+        check = _FIELDS.get(name)
+        if check is None:
+            faults.append(f"unknown field {name[:64]!r}{_nearest(name)}")
+            continue
+        try:
+            values[name] = check(value)
+        except _WrongValueError as error:
+            faults.append(f"{name} must be {error}")
+    return values, faults
+
+
+def _nearest(name: str) -> str:
+    near = difflib.get_close_matches(name[:64], _FIELDS, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

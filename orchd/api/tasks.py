@@ -1,0 +1,87 @@
+"""Submit a task, stream it, cancel it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from orchd.api import wire
+from orchd.api.context import Context
+from orchd.api.task_body import read_task
+from orchd.errors import ClientError, Code
+from orchd.http1 import sse
+from orchd.http1.messages import Reply, Request, Response, StreamedResponse
+from orchd.serving.entry import Entry, Reader
+from orchd.serving.task import Rejected
+
+_STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    # nginx would otherwise hold tokens back until its buffer is full.
+    (b"x-accel-buffering", b"no"),
+)
+
+
+def submit(context: Context, request: Request) -> Reply:
+    """POST /v1/tasks"""
+    outcome = context.service.submit(read_task(request.body))
+    if isinstance(outcome, Rejected):
+        return wire.rejected_response(outcome)
+    return wire.admitted_response(outcome)
+
+
+def stream(context: Context, request: Request) -> Reply:
+    """GET /v1/tasks/{task_id}/stream"""
+    entry = _find(context, request)
+    cursor = _read_cursor(request, len(entry.log))
+    return StreamedResponse(_EventSource(context.service.open_reader(entry, cursor)), headers=_STREAM_HEADERS)
+
+
+def cancel(context: Context, request: Request) -> Reply:
+    """POST /v1/tasks/{task_id}/cancel"""
+    context.service.cancel(_find(context, request))
+    return Response(HTTPStatus.NO_CONTENT)
+
+
+class _EventSource:
+    """A task's reader as the connection wants it."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        self._reader.attach(wake)
+
+    def detach(self) -> None:
+        self._reader.detach()
+
+    def pull(self, limit_bytes: int) -> bytes:
+        return self._reader.pull(limit_bytes)
+
+    @property
+    def is_finished(self) -> bool:
+        return self._reader.is_finished
+
+    def describe_wait(self) -> bytes:
+        return sse.encode_comment(self._reader.describe_wait())
+
+
+def _find(context: Context, request: Request) -> Entry:
+    task_id = request.params["task_id"]
+    entry = context.service.find(task_id.lower())
+    if entry is None:
+        raise ClientError(Code.NOT_FOUND, f"no task {task_id[:64]} is known")
+    return entry
+
+
+def _read_cursor(request: Request, events: int) -> int:
+    """The first event to send: 0, or the one behind ``Last-Event-ID``."""
+    last = request.head.value(b"last-event-id")
+    if last is None:
+        return 0
+    if not last.isdigit() or int(last) >= events:
+        shown = last[:32].decode("latin-1")
+        raise ClientError(
+            Code.INVALID_PARAMS, f"Last-Event-ID {shown!r} is no event of this task so far"
+        )
+    return int(last) + 1

@@ -1,0 +1,107 @@
+"""JSON ⇄ domain, and code → HTTP status. The only place that knows either.
+
+Source: contracts/ and the specification's section 9 (the envelope has exactly three keys).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, assert_never
+
+import orjson
+
+from orchd.errors import Code
+from orchd.http1 import sse
+from orchd.http1.messages import Headers, Response
+from orchd.serving.task import Admitted, Ended, Failed, Rejected, Started, TaskEvent, Token
+
+STATUSES: Mapping[Code, HTTPStatus] = {
+    Code.INVALID_PARAMS: HTTPStatus.BAD_REQUEST,
+    Code.UNAUTHORIZED: HTTPStatus.UNAUTHORIZED,
+    Code.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    Code.METHOD_NOT_ALLOWED: HTTPStatus.METHOD_NOT_ALLOWED,
+    Code.REQUEST_TIMEOUT: HTTPStatus.REQUEST_TIMEOUT,
+    Code.CONFLICT: HTTPStatus.CONFLICT,
+    Code.LENGTH_REQUIRED: HTTPStatus.LENGTH_REQUIRED,
+    Code.PAYLOAD_TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    Code.URI_TOO_LONG: HTTPStatus.REQUEST_URI_TOO_LONG,
+    Code.UNSUPPORTED_MEDIA_TYPE: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    Code.HEADERS_TOO_LARGE: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    Code.NOT_IMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
+    Code.HTTP_VERSION_NOT_SUPPORTED: HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
+    Code.ADMISSION_REJECT: HTTPStatus.TOO_MANY_REQUESTS,
+    Code.POOL_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+"""Codes that an answer can have; the others occur in a stream's ``error`` event only."""
+
+_JSON: Headers = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
+
+
+def json_response(status: int, value: object, headers: Headers = ()) -> Response:
+    """An answer with a JSON body."""
+    return Response(status, orjson.dumps(value), (*_JSON, *headers))
+
+
+def error_response(
+    code: Code, message: str, engine: str | None = None, headers: Headers = ()
+) -> Response:
+    """The envelope, with the status that belongs to its code."""
+    return json_response(STATUSES[code], _envelope(code, message, engine), headers)
+
+
+def rejected_response(rejected: Rejected) -> Response:
+    """A refused task; says when to come back where that is known."""
+    headers: Headers = ()
+    if rejected.backoff_s is not None:
+        retry_after_s = max(1, math.ceil(rejected.backoff_s))
+        headers = ((b"retry-after", b"%d" % retry_after_s),)
+        if rejected.code is Code.ADMISSION_REJECT:
+            headers += ((b"x-backoff-ms", b"%d" % math.ceil(rejected.backoff_s * 1000)),)
+    return error_response(rejected.code, rejected.message, rejected.engine, headers)
+
+
+def admitted_response(admitted: Admitted) -> Response:
+    """202, and where the stream is."""
+    body = {
+        "task_id": admitted.task_id,
+        "queue_position": admitted.queue_position,
+        "predicted_start_ms": admitted.predicted_start_ms,
+        "backoff_ms": admitted.backoff_ms,
+    }
+    location = f"/v1/tasks/{admitted.task_id}/stream".encode()
+    return json_response(HTTPStatus.ACCEPTED, body, ((b"location", location),))
+
+
+def encode_event(seq: int, event: TaskEvent) -> bytes:
+    """One log event as the SSE frame that every reader of it gets."""
+    name, data = _describe_event(event)
+    return sse.encode_event(seq, name, orjson.dumps(data))
+
+
+def _describe_event(event: TaskEvent) -> tuple[str, Mapping[str, Any]]:
+    match event:
+        case Token(text, index):
+            return "token", {"t": text, "i": index}
+        case Started(queue_position, predicted_start_ms):
+            return "started", {
+                "queue_position": queue_position,
+                "predicted_start_ms": predicted_start_ms,
+            }
+        case Ended(tokens_in, tokens_out, decode_ms, finish_reason):
+            return "end", {
+                "tokens_in": tokens_in,
+                "tokens_out": tokens_out,
+                "decode_ms": decode_ms,
+                "finish_reason": finish_reason,
+            }
+        case Failed(code, message, engine):
+            return "error", _envelope(code, message, engine)
+        case _:
+            assert_never(event)
+
+
+def _envelope(code: Code, message: str, engine: str | None) -> dict[str, str | None]:
+    return {"code": code, "message": message, "engine": engine}

@@ -1,0 +1,103 @@
+"""A client of the daemon: submits one task and writes its text as it comes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from orchd.config.listen import Listen
+from orchd.errors import HostError, OrchdError
+
+_ANSWER_TIMEOUT_S = 30.0
+"""The daemon answers at once, and a stream that waits says so every 10 s."""
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class RefusedError(OrchdError):
+    """The daemon said no, or the task ended in an error; the message is the daemon's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """Where the daemon listens, and the token."""
+
+    listen: Listen
+    token: str = field(repr=False)
+
+    def request(
+        self, method: str, path: str, body: Mapping[str, object] | None = None
+    ) -> http.client.HTTPResponse:
+        """One request on a connection of its own. Raises HostError where nobody answers."""
+        host = _ANY_ADDRESS.get(self.listen.host, self.listen.host)
+        connection = http.client.HTTPConnection(host, self.listen.port, timeout=_ANSWER_TIMEOUT_S)
+        headers = {"Authorization": f"Bearer {self.token}", "Connection": "close"}
+        content = None if body is None else json.dumps(body).encode()
+        try:
+            connection.request(method, path, content, headers)
+            return connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise HostError(f"no daemon answers on {self.listen}: {error}") from error
+
+
+def ask(daemon: Daemon, task: Mapping[str, object], out: TextIO) -> None:
+    """Submit, stream to ``out``, and return at the task's end; Ctrl-C cancels the task.
+
+    Raises RefusedError with the daemon's words, HostError where it does not answer.
+    """
+    with daemon.request("POST", "/v1/tasks", task) as response:
+        admitted = _read_json(response, http.client.ACCEPTED)
+    path = f"/v1/tasks/{admitted['task_id']}"
+    try:
+        _stream(daemon, path, out)
+    except KeyboardInterrupt:
+        daemon.request("POST", f"{path}/cancel").close()
+        raise
+
+
+def _stream(daemon: Daemon, path: str, out: TextIO) -> None:
+    with daemon.request("GET", f"{path}/stream") as response:
+        if response.status != http.client.OK:
+            _read_json(response, http.client.OK)
+        for event, data in _read_events(response):
+            match event:
+                case "token":
+                    out.write(data["t"])
+                    out.flush()
+                case "error":
+                    raise RefusedError(f"{data['code']}: {data['message']}")
+                case "end":
+                    return
+    raise HostError("the daemon ended the stream before the task's end")
+
+
+def _read_events(response: http.client.HTTPResponse) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The named events of our own daemon's streams: one line of data each."""
+    event = ""
+    try:
+        for line in response:
+            field_name, _, value = line.decode("utf-8").rstrip("\n").partition(": ")
+            if field_name == "event":
+                event = value
+            elif field_name == "data":
+                yield event, json.loads(value)
+    except (OSError, http.client.HTTPException) as error:
+        raise HostError(f"lost the daemon: {error}") from error
+
+
+def _read_json(response: http.client.HTTPResponse, expected: int) -> dict[str, Any]:
+    try:
+        body: dict[str, Any] = json.loads(response.read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise HostError(f"what answers is no orchd (HTTP {response.status})") from error
+    if response.status != expected:
+        raise RefusedError(f"{body.get('code')}: {body.get('message')}")
+    return body
+
+
+def read_prompt(prompt: str | None) -> str:
+    """The prompt as given; with ``-`` or none, all of stdin."""
+    return sys.stdin.read() if prompt in (None, "-") else str(prompt)

@@ -1,0 +1,94 @@
+"""The command line: argv → serve or ask → an exit code.
+
+Exit codes: 0 done; 1 refused, failed, or the machine would not; 2 the configuration or the command
+line is at fault; 130 ended by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from orchd import __version__
+from orchd.ask import Daemon, ask, read_prompt
+from orchd.config.load import find_config, load_config
+from orchd.config.model import Config
+from orchd.config.token import discover_token, ensure_token
+from orchd.engines.registry import ADAPTERS
+from orchd.errors import ConfigurationError, OrchdError
+
+OK, FAILED, MISCONFIGURED, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; every fault that orchd itself names is one clear line on stderr."""
+    options = build_parser().parse_args(argv)
+    try:
+        config = _load(options.config)
+        return int(options.run(config, options))
+    except ConfigurationError as error:
+        _complain(error)
+        return MISCONFIGURED
+    except OrchdError as error:
+        _complain(error)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command with its flags."""
+    parser = argparse.ArgumentParser(
+        prog="orchd", description="A dependable local LLM service on one workstation."
+    )
+    parser.add_argument("--version", action="version", version=f"orchd {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the daemon in the foreground")
+    serve.set_defaults(run=_serve)
+    asking = commands.add_parser("ask", help="submit one task and stream its answer")
+    asking.set_defaults(run=_ask)
+    for command in (serve, asking):
+        command.add_argument("--config", metavar="FILE", help="the configuration file (TOML)")
+
+    asking.add_argument("--pool", metavar="P", help="the pool's id, where there are several")
+    asking.add_argument("--priority", choices=("interactive", "batch"))
+    asking.add_argument("--max-tokens", type=int, metavar="N")
+    asking.add_argument("--seed", type=int, metavar="S")
+    asking.add_argument("prompt", nargs="?", metavar="PROMPT", help="- or nothing: read stdin")
+    return parser
+
+
+def _load(explicit: str | None) -> Config:
+    rules = {name: adapter.find_faults for name, adapter in ADAPTERS.items()}
+    return load_config(find_config(explicit, os.environ), os.environ, rules)
+
+
+def _serve(config: Config, _: argparse.Namespace) -> int:
+    # The daemon's rooms are not loaded for a mere question.
+    from orchd import daemon
+
+    daemon.start_logging()
+    daemon.serve(config, ensure_token(config.auth, os.environ))
+    return OK
+
+
+def _ask(config: Config, options: argparse.Namespace) -> int:
+    token = discover_token(config.auth, os.environ)
+    task = {
+        "prompt": read_prompt(options.prompt),
+        "pool_id": options.pool,
+        "priority": options.priority,
+        "max_tokens": options.max_tokens,
+        "seed": options.seed,
+    }
+    given = {name: value for name, value in task.items() if value is not None}
+    ask(Daemon(config.server.listen, token.value), given, sys.stdout)
+    print()
+    return OK
+
+
+def _complain(error: OrchdError) -> None:
+    print(f"orchd: {error}", file=sys.stderr)

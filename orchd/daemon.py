@@ -1,0 +1,106 @@
+"""The composition root: wires the rooms together, runs them, and stops them in order.
+
+The order of a stop: no more admission (503), running tasks finish for ``stop_grace_s``, the rest
+get their terminal event, readers get their last bytes, engines are stopped. A second signal cuts
+the grace short. Nothing but the command line imports this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+
+import uvloop
+
+from orchd.api import wire
+from orchd.api.context import Context
+from orchd.api.door import Door
+from orchd.config.model import Config
+from orchd.config.token import Token
+from orchd.engines.registry import ADAPTERS
+from orchd.http1.server import HttpServer
+from orchd.runner.devices import sample_gpus
+from orchd.runner.replica import SlotGate
+from orchd.runner.supervisor import Supervisor
+from orchd.serving.service import Service
+
+log = logging.getLogger("orchd")
+
+_CONNECTION_GRACE_S = 2.0
+"""How long readers may take to fetch the last bytes of their streams."""
+
+
+def serve(config: Config, token: Token) -> None:
+    """Run the daemon until it is told to stop. Raises HostError where it cannot listen."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(config, token))
+
+
+def start_logging(environ: Mapping[str, str] = os.environ) -> None:
+    """Log to stderr; the journal adds the time by itself."""
+    moment = "" if "JOURNAL_STREAM" in environ else "%(asctime)s "
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=environ.get("ORCHD_LOG", "info").upper(),
+        format=moment + "%(levelname)s %(name)s: %(message)s",
+    )
+
+
+async def _run(config: Config, token: Token) -> None:
+    stop, hurry = _watch_signals()
+    service = Service(
+        config, ADAPTERS, wire.encode_event, lambda pool_id: supervisor.explain(pool_id)
+    )
+    gate = SlotGate(service.open_slots, service.close_slots)
+    supervisor = Supervisor(config, ADAPTERS, gate, sample_gpus)
+    context = Context(service, config.pools, supervisor.statuses)
+    server = HttpServer(Door(context, token.value))
+
+    listen = await server.start(config.server.listen)
+    _log_start(config, token, str(listen))
+    starting = asyncio.create_task(supervisor.start(), name="start replicas")
+    await stop.wait()
+
+    log.info("stopping")
+    starting.cancel()
+    service.stop_admission()
+    await _finish_or_hurry(service, config.server.stop_grace_s, hurry)
+    await service.end_tasks()
+    await server.stop(_CONNECTION_GRACE_S)
+    await supervisor.stop()
+    log.info("stopped")
+
+
+def _watch_signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Two events: the first signal sets ``stop``, any further one ``hurry``."""
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop, hurry
+
+
+async def _finish_or_hurry(service: Service, grace_s: float, hurry: asyncio.Event) -> None:
+    finishing = asyncio.create_task(service.finish_tasks(grace_s), name="finish tasks")
+    hurrying = asyncio.create_task(hurry.wait(), name="hurry")
+    await asyncio.wait((finishing, hurrying), return_when=asyncio.FIRST_COMPLETED)
+    finishing.cancel()
+    hurrying.cancel()
+
+
+def _log_start(config: Config, token: Token, address: str) -> None:
+    log.info("listening on %s", address)
+    if not config.server.listen.is_loopback:
+        log.warning("%s is reachable from other machines; the token is all that guards it", address)
+    made = "made a new token, kept in" if token.is_new else "the token is that of"
+    log.info("%s %s", made, token.origin)
+    if token.warning is not None:
+        log.warning("%s", token.warning)

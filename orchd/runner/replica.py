@@ -1,0 +1,288 @@
+"""One replica: the shell that does what the lifecycle table answers.
+
+``_post`` takes one event at a time to its end, also when an action brings the next event about, so
+the table always sees the state that it left. Work that takes time (placing, proving, stopping, the
+wait for a retry) is one asyncio task or timer at most, and ends in an event.
+
+Invariants: only ``_post`` sets ``state``; a reservation and a port are held from PLACED until
+GIVE_BACK, which comes only once the process is reaped; slots are open in READY only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from orchd.config.model import PoolConfig
+from orchd.engines.adapter import Adapter, Endpoint, Launch
+from orchd.errors import EngineError, HostError
+from orchd.runner import lifecycle
+from orchd.runner.environment import build_environment
+from orchd.runner.executable import find_executable
+from orchd.runner.lifecycle import Action, Event, State
+from orchd.runner.output import EngineOutput
+from orchd.runner.placement import NoFit, ReplicaPlan
+from orchd.runner.ports import HOST
+from orchd.runner.process import EngineProcess, Watcher
+from orchd.runner.readiness import prove_ready
+from orchd.runner.resources import Lease, Resources
+from orchd.runner.restart import RestartPolicy
+
+log = logging.getLogger(__name__)
+
+STOP_GRACE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class SlotGate:
+    """The two callables that join the supervisor to the serving side."""
+
+    open_slots: Callable[[str, Endpoint, int], None]
+    close_slots: Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """A replica as /health shows it."""
+
+    replica_id: str
+    device: str | None
+    state: State
+    pid: int | None
+    restarts: int
+    reason: str | None
+    """Why it is not ready; None when it is."""
+    engine_version: str | None
+
+
+class Replica:
+    """One wanted engine process on one device."""
+
+    def __init__(
+        self,
+        plan: ReplicaPlan,
+        pool: PoolConfig,
+        adapter: Adapter,
+        resources: Resources,
+        gate: SlotGate,
+    ) -> None:
+        self.plan = plan
+        self._pool = pool
+        self._adapter = adapter
+        self._resources = resources
+        self._gate = gate
+        self._loop = asyncio.get_running_loop()
+        self._state = State.DOWN
+        self._since_s = self._loop.time()
+        self._is_down = asyncio.Event()
+        self._events: deque[Event] = deque()
+        self._is_posting = False
+        self._work: asyncio.Task[None] | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._lease: Lease | None = None
+        self._process: EngineProcess | None = None
+        self._output = EngineOutput(self._since_s)
+        self._policy = RestartPolicy()
+        self._starts = 0
+        self._ready_for_s = 0.0
+        self._failure = ""
+        self._version: str | None = None
+        self._do: dict[Action, Callable[[], None]] = {
+            Action.PLACE: lambda: self._start_work(self._place()),
+            Action.SPAWN: self._spawn,
+            Action.OPEN_SLOTS: self._open_slots,
+            Action.CLOSE_SLOTS: self._close_slots,
+            Action.STOP_PROCESS: lambda: self._start_work(self._stop_process()),
+            Action.GIVE_BACK: self._give_back,
+            Action.SCHEDULE_RETRY: self._schedule_retry,
+            Action.CANCEL_WORK: self._cancel_work,
+        }
+
+    # -- what the supervisor asks --------------------------------------------------------------
+
+    def want(self) -> None:
+        """Bring it up, and up again after every failure."""
+        self._post(Event.WANT)
+
+    async def unwant(self) -> None:
+        """Take it down; returns when its process is gone and all that it held is given back."""
+        if self._state not in (State.DOWN, State.STOPPING):
+            self._post(Event.UNWANT)
+        if self._state is not State.DOWN:
+            await self._is_down.wait()
+
+    def status(self) -> ReplicaStatus:
+        """How it stands now."""
+        return ReplicaStatus(
+            replica_id=self.plan.replica_id,
+            device=None if self._lease is None else self._lease.device,
+            state=self._state,
+            pid=None if self._process is None else self._process.pid,
+            restarts=max(self._starts - 1, 0),
+            reason=self._explain(),
+            engine_version=self._version,
+        )
+
+    # -- the machine ---------------------------------------------------------------------------
+
+    def _post(self, event: Event) -> None:
+        self._events.append(event)
+        if self._is_posting:
+            return
+        self._is_posting = True
+        try:
+            while self._events:
+                self._step(self._events.popleft())
+        finally:
+            self._is_posting = False
+
+    def _step(self, event: Event) -> None:
+        state, actions = lifecycle.step(self._state, event)
+        self._state, self._since_s = state, self._loop.time()
+        if state is State.DOWN:
+            self._is_down.set()
+        else:
+            self._is_down.clear()
+        for action in actions:
+            self._do[action]()
+
+    def _start_work(self, work: Coroutine[Any, Any, None]) -> None:
+        name = f"replica {self.plan.replica_id} {self._state}"
+        self._work = self._loop.create_task(work, name=name)
+
+    def _cancel_work(self) -> None:
+        if self._work is not None:
+            self._work.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
+
+    # -- actions -------------------------------------------------------------------------------
+
+    async def _place(self) -> None:
+        try:
+            outcome = await self._resources.place(self.plan, self._pool)
+        except HostError as error:
+            outcome = NoFit(str(error))
+        except Exception:
+            log.exception("placement failed replica=%s", self.plan.replica_id)
+            outcome = NoFit("a bug in orchd")
+        match outcome:
+            case NoFit(reason):
+                self._failure = reason
+                self._post(Event.NO_FIT)
+            case Lease():
+                self._lease = outcome
+                self._post(Event.PLACED)
+
+    def _spawn(self) -> None:
+        lease = self._held_lease()
+        endpoint = Endpoint(self.plan.replica_id, HOST, lease.port, lease.key)
+        launch = Launch(
+            self._pool.model, lease.device, HOST, lease.port, lease.key, lease.is_cpu_shared
+        )
+        self._output = EngineOutput(self._loop.time())
+        self._ready_for_s = 0.0
+        try:
+            found = find_executable(self._adapter.executables(self._pool))
+            self._process = EngineProcess(
+                [*found.command, *self._adapter.arguments(self._pool, launch)],
+                build_environment(
+                    os.environ, self._adapter.environment(launch), self._pool.env, lease.device
+                ),
+                Watcher(self._on_output, self._on_exit),
+            )
+        except HostError as error:
+            self._failure = str(error)
+            self._post(Event.SPAWN_FAILED)
+            return
+        self._starts += 1
+        self._version = found.version
+        log.info(
+            "started an engine pool=%s replica=%s device=%s pid=%d port=%d",
+            *(self._pool.id, self.plan.replica_id, lease.device, self._process.pid, lease.port),
+        )
+        self._start_work(self._prove(endpoint))
+
+    async def _prove(self, endpoint: Endpoint) -> None:
+        try:
+            identity = await prove_ready(
+                self._adapter,
+                self._pool,
+                endpoint,
+                self._pool.model,
+                lambda: self._output.last_output_s,
+            )
+        except EngineError as error:
+            self._failure = str(error)
+            self._post(Event.LOAD_FAILED)
+        except Exception:
+            log.exception("readiness check failed replica=%s", self.plan.replica_id)
+            self._failure = "a bug in orchd"
+            self._post(Event.LOAD_FAILED)
+        else:
+            self._version = self._version or identity.version
+            self._post(Event.PROVEN)
+
+    def _open_slots(self) -> None:
+        lease = self._held_lease()
+        log.info("became ready pool=%s replica=%s", self._pool.id, self.plan.replica_id)
+        endpoint = Endpoint(self.plan.replica_id, HOST, lease.port, lease.key)
+        self._ready_at_s = self._loop.time()
+        self._gate.open_slots(self._pool.id, endpoint, self._pool.slots)
+
+    def _close_slots(self) -> None:
+        self._ready_for_s = self._loop.time() - self._ready_at_s
+        self._gate.close_slots(self._pool.id, self.plan.replica_id)
+
+    async def _stop_process(self) -> None:
+        assert self._process is not None
+        await self._process.stop(STOP_GRACE_S)
+
+    def _give_back(self) -> None:
+        self._resources.give_back(self._held_lease())
+        self._lease = None
+
+    def _schedule_retry(self) -> None:
+        self._policy = self._policy.after_failure(self._ready_for_s)
+        delay_s = self._policy.delay_s
+        log.warning(
+            "failed, tries again in %g s pool=%s replica=%s: %s",
+            *(delay_s, self._pool.id, self.plan.replica_id, self._failure),
+        )
+        self._retry = self._loop.call_later(delay_s, self._post, Event.RETRY_DUE)
+
+    # -- what the process tells ----------------------------------------------------------------
+
+    def _on_output(self, data: bytes) -> None:
+        for line in self._output.feed(data, self._loop.time()):
+            log.debug("replica=%s | %s", self.plan.replica_id, line)
+
+    def _on_exit(self, how: str) -> None:
+        self._process = None
+        if self._state in (State.LOADING, State.READY):
+            self._failure = f"{how}: {self._output.last_words}"
+        self._post(Event.EXITED)
+
+    # -- in words ------------------------------------------------------------------------------
+
+    def _held_lease(self) -> Lease:
+        assert self._lease is not None, f"{self.plan.replica_id} holds nothing in {self._state}"
+        return self._lease
+
+    def _explain(self) -> str | None:
+        so_far_s = self._loop.time() - self._since_s
+        match self._state:
+            case State.READY:
+                return None
+            case State.BACKOFF:
+                wait_s = max(self._policy.delay_s - so_far_s, 0.0)
+                return f"{self._failure}; tries again in {wait_s:.0f} s"
+            case State.FAILING:
+                return self._failure
+            case state:
+                return f"{state} for {so_far_s:.0f} s"

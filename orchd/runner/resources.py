@@ -1,0 +1,89 @@
+"""What replicas hold of the machine: reservations of VRAM, and ports.
+
+Invariant: between reading what is reserved and reserving more there is no await, so no two
+replicas are promised the same memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchd.config.model import PoolConfig
+from orchd.errors import HostError
+from orchd.runner.footprint import Footprint, reckon_footprint
+from orchd.runner.placement import CPU, Gpu, NoFit, ReplicaPlan, decide_placement
+from orchd.runner.ports import PortPool
+
+_NVML_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What one replica holds until it is given back."""
+
+    device: str
+    footprint: Footprint
+    port: int
+    key: str = field(repr=False)
+    is_cpu_shared: bool
+
+
+class Resources:
+    """The machine's devices and ports; ``sample_gpus`` blocks and may raise HostError."""
+
+    def __init__(self, sample_gpus: Callable[[], tuple[Gpu, ...]], cpu_replicas: int) -> None:
+        self._sample_gpus = sample_gpus
+        self._cpu_replicas = cpu_replicas
+        self._reserved_bytes: Counter[str] = Counter()
+        self._ports = PortPool()
+
+    async def gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs as they are now. Raises HostError where they cannot be seen."""
+        try:
+            async with asyncio.timeout(_NVML_TIMEOUT_S):
+                return await asyncio.to_thread(self._sample_gpus)
+        except TimeoutError as error:
+            raise HostError(f"NVML did not answer for {_NVML_TIMEOUT_S:g} s") from error
+
+    async def place(self, plan: ReplicaPlan, pool: PoolConfig) -> Lease | NoFit:
+        """Choose a device for a replica and reserve what it needs there.
+
+        Raises HostError where the model cannot be read or the devices cannot be seen.
+        """
+        footprint = reckon_footprint(pool, await asyncio.to_thread(_file_bytes, pool.model))
+        gpus = await self._visible_gpus(plan)
+        outcome = decide_placement(plan.devices, footprint, gpus, self._reserved_bytes)
+        if isinstance(outcome, NoFit):
+            return outcome
+        port = self._ports.take()
+        self._reserved_bytes[outcome.device] += footprint.need_bytes
+        is_cpu_shared = outcome.device == CPU and self._cpu_replicas > 1
+        return Lease(outcome.device, footprint, port, secrets.token_urlsafe(32), is_cpu_shared)
+
+    async def _visible_gpus(self, plan: ReplicaPlan) -> tuple[Gpu, ...]:
+        if plan.devices == (CPU,):
+            return ()
+        try:
+            return await self.gpus()
+        except HostError:
+            if CPU in plan.devices:
+                return ()
+            raise
+
+    def give_back(self, lease: Lease) -> None:
+        """The replica's process is gone."""
+        self._reserved_bytes[lease.device] -= lease.footprint.need_bytes
+        self._ports.give_back(lease.port)
+
+
+def _file_bytes(model: str) -> int:
+    try:
+        with Path(model).open("rb") as file:
+            return file.seek(0, 2)
+    except OSError as error:
+        raise HostError(f"model {model}: {error.strerror}") from error

@@ -43,13 +43,13 @@ ROOMS: dict[str, Room] = {
     "__init__": Room(shells=("__init__",)),
     "errors": Room(pure=("errors",)),
     "config": Room(
-        pure=("model", "validate"),
+        pure=("model", "marks", "shape", "listen", "wording", "validate", "places"),
         shells=("load", "token"),
         imports=("errors",),
     ),
     "http1": Room(
-        pure=("messages", "router", "auth", "sse"),
-        shells=("connection",),
+        pure=("messages", "limits", "router", "auth", "sse"),
+        shells=("connection", "pump", "server"),
         imports=("errors", "config"),
         third_party=("h11", "orjson"),
     ),
@@ -61,17 +61,20 @@ ROOMS: dict[str, Room] = {
         third_party=("h11", "orjson"),
     ),
     "serving": Room(
-        pure=("task", "queue", "dispatch", "pace", "event_log", "retention"),
-        shells=("relay", "service"),
+        pure=("task", "queue", "dispatch", "pace", "pool_choice", "event_log", "retention"),
+        shells=("entry", "register", "pool", "relay", "service"),
         imports=("engines", "errors", "config"),
         shells_import=("metrics",),
         third_party=("orjson",),
     ),
     "runner": Room(
-        pure=("footprint", "placement", "lifecycle", "restart", "output", "reload"),
+        pure=(
+            *("footprint", "placement", "lifecycle", "restart", "reload"),
+            *("environment", "output"),
+        ),
         shells=(
-            *("devices", "ports", "process", "readiness", "replica", "supervisor"),
-            "executable",
+            *("devices", "ports", "resources", "executable"),
+            *("process", "readiness", "replica", "supervisor"),
         ),
         alone={"tether": ()},
         imports=("engines", "errors", "config"),
@@ -79,8 +82,8 @@ ROOMS: dict[str, Room] = {
         third_party=("orjson", "pynvml"),
     ),
     "api": Room(
-        pure=("wire",),
-        shells=("routes", "door", "tasks", "pools", "health"),
+        pure=("wire", "task_body"),
+        shells=("context", "routes", "door", "tasks", "pools", "health"),
         imports=("http1", "serving", "errors", "config"),
         imports_pure_of=("engines",),
         shells_import=("metrics",),
@@ -98,7 +101,12 @@ ROOMS: dict[str, Room] = {
     ),
     # A client of the daemon over HTTP, so it knows nothing of the daemon's insides.
     "ask": Room(shells=("ask",), imports=("errors", "config"), third_party=("h11", "orjson")),
-    "cli": Room(shells=("cli",), imports=("daemon", "ask", "errors", "config")),
+    # Validating a configuration takes the engines' own rules, before there is a daemon.
+    "cli": Room(
+        shells=("cli",),
+        imports=("daemon", "ask", "errors", "config"),
+        imports_pure_of=("engines",),
+    ),
     "__main__": Room(shells=("__main__",), imports=("cli",)),
 }
 

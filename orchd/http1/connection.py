@@ -12,7 +12,6 @@ is what it does not read; nothing of a connection outlives ``connection_lost``.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum, auto
 from http import HTTPStatus
@@ -21,6 +20,7 @@ from typing import Any, Protocol, assert_never, cast
 import h11
 
 from orchd.errors import ClientError, Code
+from orchd.http1.limits import Limits
 from orchd.http1.messages import (
     Accepted,
     Application,
@@ -32,22 +32,6 @@ from orchd.http1.messages import (
     StreamedResponse,
 )
 from orchd.http1.pump import Outlet, Pump
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one connection."""
-
-    head_bytes: int = 64 * 1024
-    body_bytes: int = 8 * 1024 * 1024
-    ahead_bytes: int = 64 * 1024
-    """How much a client may send before its turn (pipelining) until we stop reading."""
-    pull_bytes: int = 64 * 1024
-    """How much of a stream is framed at once."""
-    ping_s: float = 10.0
-    """After how long a silence a stream says what it waits for."""
-    linger_s: float = 2.0
-    """How long to read on after a final reply, so that a reset does not overtake it."""
 
 
 class Owner(Protocol):
@@ -242,11 +226,11 @@ class Connection(asyncio.Protocol):
                 if status != HTTPStatus.NO_CONTENT:
                     headers.append((b"content-length", b"%d" % len(body)))
                 content = () if is_bodiless else (h11.Data(data=body),)
-                response = h11.Response(status_code=status, headers=headers)
+                response = _head(status, headers)
                 self._write(response, *content, h11.EndOfMessage())
                 self._end_reply()
             case StreamedResponse(_, status):
-                response = h11.Response(status_code=status, headers=headers)
+                response = _head(status, headers)
                 if is_bodiless:
                     self._write(response, h11.EndOfMessage())
                     self._end_reply()
@@ -302,6 +286,11 @@ class Connection(asyncio.Protocol):
         if self._lingering is not None:
             self._lingering.cancel()
         self._transport.close()
+
+
+def _head(status: int, headers: list[tuple[bytes, bytes]]) -> h11.Response:
+    reason = HTTPStatus(status).phrase.encode()
+    return h11.Response(status_code=status, headers=headers, reason=reason)
 
 
 def _announces_body(head: Head) -> bool:

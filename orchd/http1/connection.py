@@ -15,7 +15,7 @@ import asyncio
 from email.utils import formatdate
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import Any, Protocol, assert_never, cast
+from typing import Any, Protocol, cast
 
 import h11
 
@@ -220,25 +220,21 @@ class Connection(asyncio.Protocol):
         # Without its whole body read, a request leaves the connection unfit for another.
         if self._is_last or self._h11.their_state is not h11.DONE:
             headers.append((b"connection", b"close"))
-        is_bodiless = self._head.method == "HEAD" or reply.status == HTTPStatus.NO_CONTENT
+        # No length on a 204 (RFC 9110, section 8.6).
+        if isinstance(reply, Response) and reply.status != HTTPStatus.NO_CONTENT:
+            headers.append((b"content-length", b"%d" % len(reply.body)))
+        reason = HTTPStatus(reply.status).phrase.encode()
+        head = h11.Response(status_code=reply.status, headers=headers, reason=reason)
         match reply:
-            case Response(status, body):
-                if status != HTTPStatus.NO_CONTENT:
-                    headers.append((b"content-length", b"%d" % len(body)))
-                content = () if is_bodiless else (h11.Data(data=body),)
-                response = _head(status, headers)
-                self._write(response, *content, h11.EndOfMessage())
+            case StreamedResponse(source) if self._head.method != "HEAD":
+                self._write(head)
+                self._begin_stream(source)
+            case Response(body=body) if body and self._head.method != "HEAD":
+                self._write(head, h11.Data(data=body), h11.EndOfMessage())
                 self._end_reply()
-            case StreamedResponse(_, status):
-                response = _head(status, headers)
-                if is_bodiless:
-                    self._write(response, h11.EndOfMessage())
-                    self._end_reply()
-                else:
-                    self._write(response)
-                    self._begin_stream(reply.source)
             case _:
-                assert_never(reply)
+                self._write(head, h11.EndOfMessage())
+                self._end_reply()
 
     def _write(self, *events: Any) -> None:
         self._transport.write(b"".join(self._h11.send(event) or b"" for event in events))
@@ -286,11 +282,6 @@ class Connection(asyncio.Protocol):
         if self._lingering is not None:
             self._lingering.cancel()
         self._transport.close()
-
-
-def _head(status: int, headers: list[tuple[bytes, bytes]]) -> h11.Response:
-    reason = HTTPStatus(status).phrase.encode()
-    return h11.Response(status_code=status, headers=headers, reason=reason)
 
 
 def _announces_body(head: Head) -> bool:

@@ -69,7 +69,7 @@ class ClientError(OrchdError):
 
 
 class EngineError(OrchdError):
-    """An engine broke its side: it died, hung up early, or said what its protocol does not allow."""
+    """An engine broke its side: it died, hung up early, or said what it may not."""
 
 
 class HostError(OrchdError):

@@ -43,12 +43,12 @@ ROOMS: dict[str, Room] = {
     "__init__": Room(shells=("__init__",)),
     "errors": Room(pure=("errors",)),
     "config": Room(
-        pure=("model", "marks", "shape", "listen", "wording", "validate", "places"),
-        shells=("load", "token"),
+        pure=("model", "validate", "listen", "marks", "shape", "wording"),
+        shells=("load", "token", "places"),
         imports=("errors",),
     ),
     "http1": Room(
-        pure=("messages", "limits", "router", "auth", "sse"),
+        pure=("messages", "router", "auth", "sse", "limits"),
         shells=("connection", "pump", "server"),
         imports=("errors", "config"),
         third_party=("h11", "orjson"),
@@ -61,52 +61,36 @@ ROOMS: dict[str, Room] = {
         third_party=("h11", "orjson"),
     ),
     "serving": Room(
-        pure=("task", "queue", "dispatch", "pace", "pool_choice", "event_log", "retention"),
-        shells=("entry", "register", "pool", "relay", "service"),
+        pure=("task", "queue", "dispatch", "pace", "event_log", "retention", "pool_choice"),
+        shells=("relay", "service", "entry", "pool", "register"),
         imports=("engines", "errors", "config"),
-        shells_import=("metrics",),
         third_party=("orjson",),
     ),
     "runner": Room(
-        pure=(
-            *("footprint", "placement", "lifecycle", "restart", "reload"),
-            *("environment", "output"),
-        ),
+        pure=("footprint", "placement", "lifecycle", "restart", "output", "environment"),
         shells=(
-            *("devices", "ports", "resources", "executable"),
-            *("process", "readiness", "replica", "supervisor"),
+            *("devices", "ports", "process", "readiness", "replica", "supervisor"),
+            *("executable", "resources"),
         ),
         alone={"tether": ()},
         imports=("engines", "errors", "config"),
-        shells_import=("metrics",),
         third_party=("orjson", "pynvml"),
     ),
     "api": Room(
         pure=("wire", "task_body"),
-        shells=("context", "routes", "door", "tasks", "pools", "health"),
+        shells=("routes", "door", "context", "tasks", "health"),
         imports=("http1", "serving", "errors", "config"),
         imports_pure_of=("engines",),
-        shells_import=("metrics",),
         third_party=("orjson",),
-    ),
-    "metrics": Room(
-        pure=("catalog", "exposition"),
-        shells=("registry",),
-        imports=("errors", "config"),
     ),
     "daemon": Room(
         shells=("daemon",),
-        imports=("api", "http1", "serving", "runner", "engines", "metrics", "errors", "config"),
+        imports=("api", "http1", "serving", "runner", "engines", "errors", "config"),
         third_party=("uvloop",),
     ),
     # A client of the daemon over HTTP, so it knows nothing of the daemon's insides.
-    "ask": Room(shells=("ask",), imports=("errors", "config"), third_party=("h11", "orjson")),
-    # Validating a configuration takes the engines' own rules, before there is a daemon.
-    "cli": Room(
-        shells=("cli",),
-        imports=("daemon", "ask", "errors", "config"),
-        imports_pure_of=("engines",),
-    ),
+    "ask": Room(shells=("ask",), imports=("errors", "config")),
+    "cli": Room(shells=("cli",), imports=("daemon", "ask", "engines", "errors", "config")),
     "__main__": Room(shells=("__main__",), imports=("cli",)),
 }
 

@@ -47,7 +47,7 @@ def _describe_pool(context: Context, pool: PoolConfig) -> dict[str, Any]:
         "engine_version": versions[0] if versions else None,
         "model": pool.model,
         "model_state": "Active",
-        "queue": context.service.queue_depths(pool.id),
+        "queue": {p.value: n for p, n in context.service.queue_depths(pool.id).items()},
         "replicas": [_describe_replica(context, pool.id, replica) for replica in replicas],
     }
 

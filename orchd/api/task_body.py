@@ -83,7 +83,7 @@ def _stops(value: Any) -> tuple[str, ...]:
 
 
 def _turns(value: Any) -> tuple[ChatTurn, ...]:
-    expected = f"a list of 1 to {MAX_TURNS} turns " '{"role": "...", "content": "..."}'
+    expected = f'a list of 1 to {MAX_TURNS} turns {{"role": "...", "content": "..."}}'
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_TURNS:
         raise _WrongValueError(expected)
     turns: list[ChatTurn] = []

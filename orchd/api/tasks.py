@@ -34,7 +34,9 @@ def stream(context: Context, request: Request) -> Reply:
     """GET /v1/tasks/{task_id}/stream"""
     entry = _find(context, request)
     cursor = _read_cursor(request, len(entry.log))
-    return StreamedResponse(_EventSource(context.service.open_reader(entry, cursor)), headers=_STREAM_HEADERS)
+    return StreamedResponse(
+        _EventSource(context.service.open_reader(entry, cursor)), headers=_STREAM_HEADERS
+    )
 
 
 def cancel(context: Context, request: Request) -> Reply:

@@ -1,1 +1,1 @@
-"""HTTP/1.1 by hand: h11 parses and frames, this room decides. It knows nothing of models or GPUs."""
+"""HTTP/1.1 by hand: h11 parses and frames, this room decides. No word of models here."""

@@ -12,15 +12,15 @@ is what it does not read; nothing of a connection outlives ``connection_lost``.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from email.utils import formatdate
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import Any, Protocol, assert_never, cast
+from typing import Any, Protocol, cast
 
 import h11
 
 from orchd.errors import ClientError, Code
+from orchd.http1.limits import Limits
 from orchd.http1.messages import (
     Accepted,
     Application,
@@ -32,22 +32,6 @@ from orchd.http1.messages import (
     StreamedResponse,
 )
 from orchd.http1.pump import Outlet, Pump
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one connection."""
-
-    head_bytes: int = 64 * 1024
-    body_bytes: int = 8 * 1024 * 1024
-    ahead_bytes: int = 64 * 1024
-    """How much a client may send before its turn (pipelining) until we stop reading."""
-    pull_bytes: int = 64 * 1024
-    """How much of a stream is framed at once."""
-    ping_s: float = 10.0
-    """After how long a silence a stream says what it waits for."""
-    linger_s: float = 2.0
-    """How long to read on after a final reply, so that a reset does not overtake it."""
 
 
 class Owner(Protocol):
@@ -236,25 +220,21 @@ class Connection(asyncio.Protocol):
         # Without its whole body read, a request leaves the connection unfit for another.
         if self._is_last or self._h11.their_state is not h11.DONE:
             headers.append((b"connection", b"close"))
-        is_bodiless = self._head.method == "HEAD" or reply.status == HTTPStatus.NO_CONTENT
+        # No length on a 204 (RFC 9110, section 8.6).
+        if isinstance(reply, Response) and reply.status != HTTPStatus.NO_CONTENT:
+            headers.append((b"content-length", b"%d" % len(reply.body)))
+        reason = HTTPStatus(reply.status).phrase.encode()
+        head = h11.Response(status_code=reply.status, headers=headers, reason=reason)
         match reply:
-            case Response(status, body):
-                if status != HTTPStatus.NO_CONTENT:
-                    headers.append((b"content-length", b"%d" % len(body)))
-                content = () if is_bodiless else (h11.Data(data=body),)
-                response = h11.Response(status_code=status, headers=headers)
-                self._write(response, *content, h11.EndOfMessage())
+            case StreamedResponse(source) if self._head.method != "HEAD":
+                self._write(head)
+                self._begin_stream(source)
+            case Response(body=body) if body and self._head.method != "HEAD":
+                self._write(head, h11.Data(data=body), h11.EndOfMessage())
                 self._end_reply()
-            case StreamedResponse(_, status):
-                response = h11.Response(status_code=status, headers=headers)
-                if is_bodiless:
-                    self._write(response, h11.EndOfMessage())
-                    self._end_reply()
-                else:
-                    self._write(response)
-                    self._begin_stream(reply.source)
             case _:
-                assert_never(reply)
+                self._write(head, h11.EndOfMessage())
+                self._end_reply()
 
     def _write(self, *events: Any) -> None:
         self._transport.write(b"".join(self._h11.send(event) or b"" for event in events))

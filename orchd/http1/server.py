@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import errno
 
-from orchd.config.model import Listen
+from orchd.config.listen import Listen
 from orchd.errors import HostError
-from orchd.http1.connection import Connection, Limits
+from orchd.http1.connection import Connection
+from orchd.http1.limits import Limits
 from orchd.http1.messages import Application
 
 

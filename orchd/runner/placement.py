@@ -53,7 +53,7 @@ class ReplicaPlan:
 def plan_replicas(pool: PoolConfig, gpus: Sequence[Gpu]) -> tuple[ReplicaPlan, ...]:
     """The replicas that a pool wants on this machine."""
     if pool.replicas == "per-device":
-        each = [(gpu.uuid,) for gpu in allowed_gpus(pool.devices, gpus)]
+        each: list[tuple[str, ...]] = [(gpu.uuid,) for gpu in allowed_gpus(pool.devices, gpus)]
         each += [(CPU,)] if CPU in pool.devices else []
         each = each or [pool.devices]
     else:

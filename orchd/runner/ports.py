@@ -23,9 +23,8 @@ class PortPool:
 
     def take(self) -> int:
         """A port that nobody listens on now. Raises HostError where there is none."""
-        # From a random place on, so that two daemons on one machine rarely try the same.
-        start = random.randrange(len(PORTS))
-        for port in (*PORTS[start:], *PORTS[:start]):
+        # In random order, so that two daemons on one machine rarely try the same.
+        for port in random.sample(PORTS, len(PORTS)):
             if port not in self._taken and _is_free(port):
                 self._taken.add(port)
                 return port

@@ -23,4 +23,4 @@ class RestartPolicy:
     def delay_s(self) -> float:
         """How long to wait before the next try."""
         doublings = min(max(self.failures - 1, 0), 10)
-        return min(FIRST_DELAY_S * 2**doublings, LONGEST_DELAY_S)
+        return min(FIRST_DELAY_S * (1 << doublings), LONGEST_DELAY_S)

@@ -44,7 +44,8 @@ def decide_spec(
         case _:
             ids = ", ".join(pool.id for pool in fitting)
             return Rejected(
-                Code.INVALID_PARAMS, f"more than one pool could serve this; name a pool_id of: {ids}"
+                Code.INVALID_PARAMS,
+                f"more than one pool could serve this; name a pool_id of: {ids}",
             )
     if request.ctx is not None and request.ctx > pool.ctx:
         return Rejected(

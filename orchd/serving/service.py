@@ -14,6 +14,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from orchd.config.model import Config
 from orchd.engines.adapter import Adapter, Done, Endpoint, Refused
@@ -60,9 +61,7 @@ class Service:
         self._abandon_after_s = config.tasks.abandon_after_s
         self._encode = encode
         self._explain = explain
-        self._pools = {
-            pool.id: Pool(pool, adapters[pool.engine]) for pool in config.pools
-        }
+        self._pools = {pool.id: Pool(pool, adapters[pool.engine]) for pool in config.pools}
         self._register = Register(config.tasks.retain_s, self._loop)
         self._runs: set[asyncio.Task[None]] = set()
         self._is_stopping = False
@@ -169,9 +168,7 @@ class Service:
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _check_admission(
-        self, pool: Pool, task_id: str, priority: Priority
-    ) -> Rejected | None:
+    def _check_admission(self, pool: Pool, task_id: str, priority: Priority) -> Rejected | None:
         engine, queue = pool.config.engine, pool.dispatcher.queue
         if self._register.get(task_id) is not None:
             return Rejected(Code.CONFLICT, f"task_id {task_id} is known already", engine)
@@ -204,7 +201,7 @@ class Service:
             run = self._loop.create_task(self._serve(pool, entry, grant), name=name)
             self._runs.add(run)
             # A callback, since a run that is cancelled before its first step runs no ``finally``.
-            run.add_done_callback(lambda run, grant=grant: self._release(pool, grant, run))
+            run.add_done_callback(partial(self._release, pool, grant))
             entry.run = run
 
     def _release(self, pool: Pool, grant: Grant, run: asyncio.Task[None]) -> None:

@@ -72,7 +72,8 @@ class Task:
     spec: TaskSpec
     queue_position: int
     """Tasks that were to start before this one when it was admitted."""
-    predicted_start_ms: int | None
+    predicted_start_ms: int | None = 0
+    """None when unknown."""
     state: State = State.QUEUED
     tokens_logged: int = 0
     """Token events so far; the next one's ``i``."""

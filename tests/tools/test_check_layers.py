@@ -28,17 +28,13 @@ CLEAN = {
     "orchd/engines/embedded_llamacpp.py": "import os\nimport xllamacpp\n",
     "orchd/serving/__init__.py": "",
     "orchd/serving/queue.py": "from uuid import UUID\nfrom orchd.engines import adapter\n",
-    "orchd/serving/service.py": (
-        "import time\nfrom orchd.engines import client\nfrom orchd.metrics import registry\n"
-    ),
+    "orchd/serving/service.py": "import time\nfrom orchd.engines import client\n",
     "orchd/api/__init__.py": "",
     "orchd/api/wire.py": "import orjson\nfrom orchd.serving import queue\n",
     "orchd/api/tasks.py": "from orchd.engines.adapter import Request\nimport orchd.http1.sse\n",
     "orchd/runner/__init__.py": "",
-    "orchd/runner/devices.py": "import pynvml\nfrom orchd.metrics.registry import Registry\n",
+    "orchd/runner/devices.py": "import pynvml\n",
     "orchd/runner/tether.py": "import ctypes\n",
-    "orchd/metrics/__init__.py": "",
-    "orchd/metrics/registry.py": "import threading\n",
     "orchd/daemon.py": "import uvloop\nfrom orchd.api import tasks\nimport orchd.runner.devices\n",
     "orchd/cli.py": "import sys\nfrom orchd.daemon import main\n",
 }
@@ -92,7 +88,6 @@ def test_a_pure_module_cannot_reach_clock_chance_or_world(tmp_path: Path, name: 
         (1, "from .service import Service\n"),
         (1, "from ..engines.client import Client\n"),
         (1, "from orchd import __version__\n"),
-        (1, "from orchd.metrics import registry\n"),
     ],
 )
 def test_an_impure_line_in_a_pure_module_is_found(tmp_path: Path, line: int, text: str) -> None:
@@ -117,7 +112,6 @@ def test_a_package_is_pure_itself(tmp_path: Path) -> None:
         ("serving_service", "if TYPE_CHECKING:\n    from orchd.api.tasks import T\n"),
         ("runner_devices", "from orchd.serving import service\n"),
         ("runner_devices", "from orchd.api import wire\n"),
-        ("engines_client", "from orchd.metrics import registry\n"),
         ("config_load", "from orchd.engines import adapter\n"),
         ("errors", "from orchd.config import model\n"),
         ("api_tasks", "from orchd.engines import client\n"),

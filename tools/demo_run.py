@@ -6,6 +6,7 @@ rules: where the token lies and how a task is asked come from orchd's own module
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import json
@@ -15,7 +16,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ HOST = "127.0.0.1"
 DEFAULT_PORT = 8642
 PORTS_TRIED = 20
 PROMPT = "The capital of France is"
-MAX_TOKENS = 48
+SAMPLING = {"max_tokens": 48, "temperature": 0}
 READY_TIMEOUT_S = 300.0
 LOOK_INTERVAL_S = 0.2
 TELL_INTERVAL_S = 5.0
@@ -63,6 +64,15 @@ class DemoError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """What a run is made of."""
+
+    orchd: Sequence[str] = (str(Path(sys.executable).with_name("orchd")),)
+    """The command that ``serve --config FILE`` is added to."""
+    ensure_model: Callable[[Path], Path] = ensure_demo_model
+
+
+@dataclass(frozen=True, slots=True)
 class Demo:
     """A daemon that was started for the demo, and how to speak to it."""
 
@@ -72,12 +82,12 @@ class Demo:
 
 
 def run_demo(
-    once: str | None, wanted_port: int | None, orchd: Sequence[str], environ: Mapping[str, str]
+    once: str | None, wanted_port: int | None, parts: Parts, environ: Mapping[str, str]
 ) -> None:
     """Runs until the answer (``once``) or until a signal. Raises DemoError, OrchdError, and
     Interrupted where a signal came before the answer."""
     cache = find_cache_dir(environ)
-    model = ensure_demo_model(cache)
+    model = parts.ensure_model(cache)
     # The daemon's own function and rule, called first, so that there is nothing to wait for.
     token = ensure_token(AuthConfig(), environ)
     port = choose_port(wanted_port)
@@ -85,20 +95,22 @@ def run_demo(
     stem = "quickstart" if port == DEFAULT_PORT else f"quickstart-{port}"
     configuration, log = cache / f"{stem}.toml", cache / f"{stem}.log"
     write_configuration(configuration, model, port)
-    command = [*orchd, "serve", "--config", str(configuration)]
+    command = [*parts.orchd, "serve", "--config", str(configuration)]
     say(f"Starting {shlex.join(command)}; its log: {log}")
     with DaemonChild(command, log) as child:
         demo = Demo(child, Daemon(Listen(HOST, port), token.value), log)
         try:
             await_ready(demo)
-            task_id = ask_question(demo, once or PROMPT)
+            task_id = ask_question(demo, PROMPT if once is None else once)
         except OrchdError as fault:
             if child.has_exited_within(1.0):
                 raise explain_exit(demo) from fault
             raise
         if once is None:
-            print_curl_lines(token, port, task_id, environ)
-            stay(demo)
+            # The question is answered: from here on a signal is the ordinary end.
+            with contextlib.suppress(Interrupted):
+                print_curl_lines(token, port, task_id, environ)
+                stay(demo)
         say("Stopping the daemon.")
 
 
@@ -184,8 +196,7 @@ def ask_question(demo: Demo, prompt: str) -> str:
     """Streams the answer's text and a newline to stdout; returns the id of the task."""
     say(f"Asking: {prompt}")
     task_id = str(uuid.uuid4())
-    task = {"task_id": task_id, "prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0}
-    ask(demo.client, task, sys.stdout)
+    ask(demo.client, {"task_id": task_id, "prompt": prompt, **SAMPLING}, sys.stdout)
     print(flush=True)
     return task_id
 
@@ -198,12 +209,9 @@ def explain_exit(demo: Demo) -> DemoError:
 
 
 def stay(demo: Demo) -> None:
-    """Returns when a signal asks for the end. Raises DemoError when the daemon ends before."""
+    """Stays until a signal raises Interrupted. Raises DemoError when the daemon ends before."""
     say("\nThe daemon stays up until Ctrl-C.")
-    try:
-        demo.child.has_exited_within(None)
-    except Interrupted:
-        return
+    demo.child.has_exited_within(None)
     raise explain_exit(demo)
 
 
@@ -217,21 +225,21 @@ def list_curl_lines(
     origin: str, port: int, task_id: str, environ: Mapping[str, str]
 ) -> list[tuple[str, str]]:
     """What each line does, and the line. The token is named by where it lies, never shown."""
-    secret = (
-        '"$ORCHD_API_TOKEN"' if origin == "ORCHD_API_TOKEN" else f'"$(cat {shlex.quote(origin)})"'
-    )
-    curl = "curl -sN"
+    # In quotes whatever the path: it stands within the header's double quotes.
+    path = "'" + origin.replace("'", "'\\''") + "'"
+    secret = "$ORCHD_API_TOKEN" if origin == "ORCHD_API_TOKEN" else f"$(cat {path})"
+    header = f'-H "Authorization: Bearer {secret}"'
     # curl heeds these and would take the question to a proxy, where nobody knows this daemon.
     if any(environ.get(name) for name in ("http_proxy", "all_proxy", "ALL_PROXY")):
-        curl += f" --noproxy {HOST}"
-    curl += f' -H "Authorization: Bearer "{secret}'
+        header = f"--noproxy {HOST} {header}"
     url = f"http://{HOST}:{port}"
-    body = shlex.quote(json.dumps({"prompt": PROMPT, "max_tokens": MAX_TOKENS}))
-    post = f"{curl} -H 'Content-Type: application/json' -d {body} {url}/v1/tasks"
+    body = shlex.quote(json.dumps({"prompt": PROMPT, **SAMPLING}))
+    post = f"curl -s {header} -H 'Content-Type: application/json' -d {body} {url}/v1/tasks"
     read_id = """sed 's/.*"task_id": *"\\([^"]*\\)".*/\\1/'"""
+    stream = f"curl -sN {header} {url}/v1/tasks"
     return [
-        ("how the daemon stands", f"{curl} {url}/health"),
-        ("ask: the answer is the task's id", post),
-        ("the stream of the task that was just asked", f"{curl} {url}/v1/tasks/{task_id}/stream"),
-        ("ask and stream in one", f"{curl} {url}/v1/tasks/$({post} | {read_id})/stream"),
+        ("how the daemon stands", f"curl -s {header} {url}/health"),
+        ("ask: the answer holds the task's id", post),
+        ("the stream of the task that was just asked", f"{stream}/{task_id}/stream"),
+        ("ask and stream in one", f"{stream}/$({post} | {read_id})/stream"),
     ]

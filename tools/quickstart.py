@@ -10,24 +10,25 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-ORCHD = (str(Path(sys.executable).with_name("orchd")),)
+if TYPE_CHECKING:
+    from demo_run import Parts
 
 
-def main(argv: Sequence[str] | None = None, orchd: Sequence[str] = ORCHD) -> int:
-    """Runs the demo; ``orchd`` is the command that a daemon is started by."""
+def main(argv: Sequence[str] | None = None, parts: Parts | None = None) -> int:
+    """Runs the demo, of its usual parts unless others are given."""
     options = build_parser().parse_args(argv)
     # Not before: --help is answered by a Python in which orchd is not installed yet.
     from daemon_child import Interrupted, raise_on_signals
     from demo_model import DemoModelError
-    from demo_run import DemoError, run_demo
+    from demo_run import DemoError, Parts, run_demo
 
     from orchd.errors import OrchdError
 
     raise_on_signals()
     try:
-        run_demo(options.once, options.port, orchd, os.environ)
+        run_demo(options.once, options.port, parts or Parts(), os.environ)
     except BrokenPipeError:
         # Nobody reads the answer any more; Python would complain when it flushes at the exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,3 @@
 """orchd: one workstation's NVIDIA GPUs as a dependable local LLM service."""
 
-from importlib.metadata import version
-
-__version__ = version("orchd")
+__version__ = "0.1.0"

@@ -1,0 +1,168 @@
+"""A real daemon as a subprocess, and a foreign HTTP client to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from httpx_sse import ServerSentEvent, connect_sse
+
+TOKEN = "a-token-for-tests"
+START_TIMEOUT_S = 90.0
+EXIT_TIMEOUT_S = 40.0
+SLOTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A task's whole story."""
+
+    events: list[ServerSentEvent]
+
+    @property
+    def text(self) -> str:
+        return "".join(json.loads(e.data)["t"] for e in self.events if e.event == "token")
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return dict(json.loads(self.events[-1].data))
+
+    @property
+    def names(self) -> list[str]:
+        return [event.event for event in self.events]
+
+
+@dataclass(slots=True)
+class Daemon:
+    """A running daemon."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    config: Path
+    environ: dict[str, str]
+    log: Path
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=60.0)
+
+    def health(self) -> dict[str, Any]:
+        return dict(self.client.get("/health").json())
+
+    def replica(self) -> dict[str, Any]:
+        return dict(self.health()["pools"][0]["replicas"][0])
+
+    def wait_for_replica(self, **wanted: object) -> dict[str, Any]:
+        """Wait until the replica shows all of these, and return it."""
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            replica = self.replica()
+            if wanted.items() <= replica.items():
+                return replica
+            time.sleep(0.05)
+        raise AssertionError(f"{wanted} never came, but {self.replica()}")
+
+    def submit(self, **task: object) -> str:
+        answer = self.client.post("/v1/tasks", json=task)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["task_id"])
+
+    def stream(self, task_id: str) -> Ended:
+        with self.events(task_id) as events:
+            return Ended(list(events))
+
+    @contextlib.contextmanager
+    def events(self, task_id: str) -> Iterator[Iterator[ServerSentEvent]]:
+        with connect_sse(self.client, "GET", f"/v1/tasks/{task_id}/stream") as source:
+            yield source.iter_sse()
+
+    def run(self, **task: object) -> Ended:
+        return self.stream(self.submit(**task))
+
+    def engine(self) -> httpx.Client:
+        """The engine behind the daemon, asked directly; its key is read as only its owner can."""
+        replica = self.wait_for_replica(state="ready")
+        proc = Path(f"/proc/{replica['pid']}")
+        argv = proc.joinpath("cmdline").read_bytes().decode().split("\0")
+        variables = proc.joinpath("environ").read_bytes().decode().split("\0")
+        environ = dict(variable.split("=", 1) for variable in variables if variable)
+        assert not any(environ["LLAMA_API_KEY"] in argument for argument in argv)
+        return httpx.Client(
+            base_url=f"http://127.0.0.1:{argv[argv.index('--port') + 1]}",
+            headers={"Authorization": f"Bearer {environ['LLAMA_API_KEY']}"},
+            timeout=60.0,
+        )
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(EXIT_TIMEOUT_S)
+
+
+@contextlib.contextmanager
+def running_daemon(folder: Path, model: Path, engine_path: str) -> Iterator[Daemon]:
+    """A daemon on that model whose engines are looked up on ``engine_path``."""
+    address = f"127.0.0.1:{_find_free_port()}"
+    config = folder / "orchd.toml"
+    config.write_text(
+        f"""
+        [server]
+        listen = "{address}"
+        [tasks]
+        abandon_after_s = 2
+        [[pools]]
+        id = "demo"
+        engine = "llamacpp"
+        model = "{model}"
+        devices = ["cpu"]
+        slots = {SLOTS}
+        ctx = 1024
+        env = {{ OMP_WAIT_POLICY = "passive" }}
+        """
+    )
+    environ = {
+        "HOME": str(folder),
+        "PATH": f"{engine_path}{os.pathsep}/usr/bin{os.pathsep}/bin",
+        "ORCHD_API_TOKEN": TOKEN,
+    }
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "orchd", "serve", "--config", str(config)],
+            stderr=output,
+            env=environ,
+        )
+    try:
+        _wait_until_listening(process, log)
+        daemon = Daemon(process, f"http://{address}", config, environ, log)
+        with daemon.client:
+            daemon.wait_for_replica(state="ready")
+            yield daemon
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _find_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_listening(process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline_s and process.poll() is None:
+        if "listening on " in log.read_text():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"the daemon did not come up:\n{log.read_text()}")

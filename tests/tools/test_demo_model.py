@@ -128,7 +128,7 @@ def test_an_index_out_of_reach_is_called_so(
 ) -> None:
     next(wheels.glob("*.whl")).unlink()
     monkeypatch.delenv("PIP_NO_INDEX")
-    # Port 1 on this machine refuses at once, which no proxy may stand between.
+    # Port 1 of the local host refuses at once; no proxy may stand between.
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
     monkeypatch.setenv("PIP_RETRIES", "1")
     monkeypatch.setenv("NO_PROXY", "*")

@@ -35,7 +35,14 @@ from orchd.runner.restart import RestartPolicy
 
 log = logging.getLogger(__name__)
 
-STOP_GRACE_S = 10.0
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How patient the runner is with its engines."""
+
+    restart: RestartPolicy = RestartPolicy()
+    stop_grace_s: float = 10.0
+    """From SIGTERM to SIGKILL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ class Replica:
         adapter: Adapter,
         resources: Resources,
         gate: SlotGate,
+        timing: Timing,
     ) -> None:
         self.plan = plan
         self._pool = pool
@@ -87,7 +95,8 @@ class Replica:
         self._lease: Lease | None = None
         self._process: EngineProcess | None = None
         self._output = EngineOutput(self._since_s)
-        self._policy = RestartPolicy()
+        self._policy = timing.restart
+        self._stop_grace_s = timing.stop_grace_s
         self._starts = 0
         self._ready_for_s = 0.0
         self._failure = ""
@@ -241,7 +250,7 @@ class Replica:
 
     async def _stop_process(self) -> None:
         assert self._process is not None
-        await self._process.stop(STOP_GRACE_S)
+        await self._process.stop(self._stop_grace_s)
 
     def _give_back(self) -> None:
         self._resources.give_back(self._held_lease())

@@ -10,7 +10,7 @@ from orchd.config.model import Config
 from orchd.engines.adapter import Adapter
 from orchd.errors import HostError
 from orchd.runner.placement import CPU, Gpu, plan_replicas
-from orchd.runner.replica import Replica, ReplicaStatus, SlotGate
+from orchd.runner.replica import Replica, ReplicaStatus, SlotGate, Timing
 from orchd.runner.resources import Resources
 
 log = logging.getLogger(__name__)
@@ -25,10 +25,12 @@ class Supervisor:
         adapters: Mapping[str, Adapter],
         gate: SlotGate,
         sample_gpus: Callable[[], tuple[Gpu, ...]],
+        timing: Timing | None = None,
     ) -> None:
         self._pools = config.pools
         self._adapters = adapters
         self._gate = gate
+        self._timing = timing or Timing()
         on_cpu = (pool.replicas for pool in config.pools if CPU in pool.devices)
         cpu_replicas = sum(1 if count == "per-device" else count for count in on_cpu)
         self._resources = Resources(sample_gpus, cpu_replicas)
@@ -40,7 +42,7 @@ class Supervisor:
         for pool in self._pools:
             for plan in plan_replicas(pool, gpus):
                 adapter = self._adapters[pool.engine]
-                replica = Replica(plan, pool, adapter, self._resources, self._gate)
+                replica = Replica(plan, pool, adapter, self._resources, self._gate, self._timing)
                 self._replicas[pool.id].append(replica)
                 replica.want()
 

@@ -28,22 +28,24 @@ class EngineOutput:
 
     @property
     def tail(self) -> tuple[str, ...]:
-        """The last lines, oldest first."""
-        return tuple(self._tail)
+        """The last lines, oldest first; one that has no end yet counts."""
+        unended = _read_line(self._rest)
+        return tuple([*self._tail, unended][-TAIL_LINES:] if unended else self._tail)
 
     @property
     def last_words(self) -> str:
         """The line that says best why the engine is gone: the last that names an error."""
-        for line in reversed(self._tail):
+        tail = self.tail
+        for line in reversed(tail):
             if "error" in line.lower() or "failed" in line.lower():
                 return line
-        return self._tail[-1] if self._tail else "it said nothing"
+        return tail[-1] if tail else "it said nothing"
 
     def feed(self, data: bytes, now_s: float) -> list[str]:
         """Take a piece of output; return the lines to log."""
         self.last_output_s = now_s
         *lines, rest = (self._rest + data).split(b"\n")
-        self._rest = rest[-LINE_BYTES:]
+        self._rest = rest[:LINE_BYTES]
         self._refill(now_s)
         return [text for line in lines if line.strip() for text in self._admit(line)]
 
@@ -53,7 +55,7 @@ class EngineOutput:
         self._refilled_s = now_s
 
     def _admit(self, line: bytes) -> list[str]:
-        text = line[:LINE_BYTES].decode("utf-8", "replace").strip()
+        text = _read_line(line)
         self._tail.append(text)
         if self._allowance < 1:
             self._dropped += 1
@@ -61,3 +63,7 @@ class EngineOutput:
         self._allowance -= 1
         dropped, self._dropped = self._dropped, 0
         return [f"... {dropped} lines left out", text] if dropped else [text]
+
+
+def _read_line(line: bytes) -> str:
+    return line[:LINE_BYTES].decode("utf-8", "replace").strip()

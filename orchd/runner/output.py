@@ -47,15 +47,14 @@ class EngineOutput:
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest[:LINE_BYTES]
         self._refill(now_s)
-        return [text for line in lines if line.strip() for text in self._admit(line)]
+        return [said for line in lines if (text := _read_line(line)) for said in self._admit(text)]
 
     def _refill(self, now_s: float) -> None:
         gained = (now_s - self._refilled_s) * LINES_PER_S
         self._allowance = min(self._allowance + gained, LINES_PER_S)
         self._refilled_s = now_s
 
-    def _admit(self, line: bytes) -> list[str]:
-        text = _read_line(line)
+    def _admit(self, text: str) -> list[str]:
         self._tail.append(text)
         if self._allowance < 1:
             self._dropped += 1

@@ -35,7 +35,11 @@ class PortPool:
 
 
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
+    try:
+        probe = socket.socket()
+    except OSError as error:
+        raise HostError(f"cannot look for a free port: {error.strerror}") from error
+    with probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

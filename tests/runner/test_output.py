@@ -20,7 +20,7 @@ def test_lines_are_cut_however_they_are_torn() -> None:
     output = EngineOutput(0)
     logged = [
         line
-        for piece in (b"on", b"e\ntw", b"o\r\n\n \nthr", b"ee\n")
+        for piece in (b"on", b"e\ntw", b"o\r\n\n \n\x1c\nthr", b"ee\n")
         for line in output.feed(piece, 0)
     ]
     assert logged == ["one", "two", "three"]

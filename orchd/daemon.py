@@ -2,7 +2,7 @@
 
 The order of a stop: no more admission (503), running tasks finish for ``stop_grace_s``, the rest
 get their terminal event, readers get their last bytes, engines are stopped. A second signal cuts
-the grace short. Nothing but the command line imports this module.
+short the grace of tasks and of engines. Nothing but the command line imports this module.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 import uvloop
 
@@ -68,10 +68,13 @@ async def _run(config: Config, token: Token) -> None:
     log.info("stopping")
     starting.cancel()
     service.stop_admission()
-    await _finish_or_hurry(service, config.server.stop_grace_s, hurry)
+    await _finish_or_hurry(service.finish_tasks(config.server.stop_grace_s), hurry)
     await service.end_tasks()
     await server.stop(_CONNECTION_GRACE_S)
-    await supervisor.stop()
+    stopping = asyncio.create_task(supervisor.stop(), name="stop replicas")
+    await _finish_or_hurry(asyncio.shield(stopping), hurry)
+    supervisor.hurry()
+    await stopping
     log.info("stopped")
 
 
@@ -88,8 +91,9 @@ def _watch_signals() -> tuple[asyncio.Event, asyncio.Event]:
     return stop, hurry
 
 
-async def _finish_or_hurry(service: Service, grace_s: float, hurry: asyncio.Event) -> None:
-    finishing = asyncio.create_task(service.finish_tasks(grace_s), name="finish tasks")
+async def _finish_or_hurry(work: Awaitable[None], hurry: asyncio.Event) -> None:
+    """Wait for the work; a signal that comes meanwhile, or came before, cancels it."""
+    finishing = asyncio.ensure_future(work)
     hurrying = asyncio.create_task(hurry.wait(), name="hurry")
     await asyncio.wait((finishing, hurrying), return_when=asyncio.FIRST_COMPLETED)
     finishing.cancel()

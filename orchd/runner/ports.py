@@ -33,6 +33,11 @@ class PortPool:
     def give_back(self, port: int) -> None:
         self._taken.remove(port)
 
+    @property
+    def has_given(self) -> bool:
+        """True while a port is not given back."""
+        return bool(self._taken)
+
 
 def _is_free(port: int) -> bool:
     try:

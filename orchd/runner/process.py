@@ -26,7 +26,7 @@ _TETHER = str(Path(__file__).with_name("tether.py"))
 _READ_BYTES = 64 * 1024
 _DRAIN_BYTES = 1024 * 1024
 _GROUP_CHECK_S = 0.01
-_GROUP_CHECKS = 200
+_GROUP_CHECKS = 100
 """How often it is asked whether the group is gone; zombies that nobody reaps count as there."""
 
 

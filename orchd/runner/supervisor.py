@@ -10,8 +10,9 @@ from orchd.config.model import Config
 from orchd.engines.adapter import Adapter
 from orchd.errors import HostError
 from orchd.runner.placement import CPU, Gpu, plan_replicas
-from orchd.runner.replica import Replica, ReplicaStatus, SlotGate, Timing
+from orchd.runner.replica import Replica, SlotGate, Timing
 from orchd.runner.resources import Resources
+from orchd.runner.status import ReplicaStatus
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +49,12 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Take every replica down; no engine process is left when this returns."""
-        replicas = [replica for pool in self._replicas.values() for replica in pool]
-        await asyncio.gather(*(replica.unwant() for replica in replicas))
+        await asyncio.gather(*(replica.unwant() for replica in self._all()))
+
+    def hurry(self) -> None:
+        """Do not wait any longer for engines that are being stopped."""
+        for replica in self._all():
+            replica.hurry()
 
     def statuses(self, pool_id: str) -> tuple[ReplicaStatus, ...]:
         """How each replica of the pool stands."""
@@ -60,6 +65,14 @@ class Supervisor:
         statuses = self.statuses(pool_id)
         reasons = [f"replica {s.replica_id}: {s.reason}" for s in statuses if s.reason is not None]
         return "; ".join(reasons) or "its replicas are being planned"
+
+    @property
+    def holds_nothing(self) -> bool:
+        """True once every reservation and every port is given back."""
+        return self._resources.is_untouched
+
+    def _all(self) -> list[Replica]:
+        return [replica for pool in self._replicas.values() for replica in pool]
 
     async def _gpus_to_plan_for(self) -> tuple[Gpu, ...]:
         is_needed = any(

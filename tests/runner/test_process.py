@@ -25,6 +25,12 @@ def python(program: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", program]
 
 
+def halt(pid: int) -> None:
+    """SIGSTOP, and until it has come to pass: a SIGTERM behind it would overtake it."""
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
+
+
 class Running:
     """A process under test, and all that was heard of it."""
 
@@ -152,8 +158,7 @@ def test_a_stopped_one_is_ended_too(drive: Drive[None]) -> None:
     async def scenario() -> None:
         async with running(["/bin/sh", "-c", "echo up; exec sleep 600"]) as it:
             await it.hear(b"up")
-            os.kill(it.process.pid, signal.SIGSTOP)
-            os.waitid(os.P_PID, it.process.pid, os.WSTOPPED)
+            halt(it.process.pid)
             await it.process.stop(grace_s=0.05)
             assert it.exits == ["was ended by SIGKILL"]
 

@@ -22,6 +22,7 @@ from orchd.api.door import Door
 from orchd.config.model import Config
 from orchd.config.token import Token
 from orchd.engines.registry import ADAPTERS
+from orchd.errors import ConfigurationError, Fault
 from orchd.http1.server import HttpServer
 from orchd.runner.devices import sample_gpus
 from orchd.runner.replica import SlotGate
@@ -29,6 +30,8 @@ from orchd.runner.supervisor import Supervisor
 from orchd.serving.service import Service
 
 log = logging.getLogger("orchd")
+
+_LEVELS = ("debug", "info", "warning", "error")
 
 _CONNECTION_GRACE_S = 2.0
 """How long readers may take to fetch the last bytes of their streams."""
@@ -41,11 +44,18 @@ def serve(config: Config, token: Token) -> None:
 
 
 def start_logging(environ: Mapping[str, str] = os.environ) -> None:
-    """Log to stderr; the journal adds the time by itself."""
+    """Log to stderr; the journal adds the time by itself.
+
+    Raises ConfigurationError where ``ORCHD_LOG`` names no level.
+    """
     moment = "" if "JOURNAL_STREAM" in environ else "%(asctime)s "
+    level = environ.get("ORCHD_LOG") or "info"
+    if level.lower() not in _LEVELS:
+        problem = f"no level is called {level}; write {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}"
+        raise ConfigurationError([Fault("", problem)], "ORCHD_LOG")
     logging.basicConfig(
         stream=sys.stderr,
-        level=environ.get("ORCHD_LOG", "info").upper(),
+        level=level.upper(),
         format=moment + "%(levelname)s %(name)s: %(message)s",
     )
 

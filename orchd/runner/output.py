@@ -13,6 +13,8 @@ LINE_BYTES = 1000
 LINES_PER_S = 100.0
 """Lines a second that reach the log, after a burst of as many."""
 
+_TROUBLE = ("error", "fail", "couldn't", "cannot")
+
 
 class EngineOutput:
     """One engine process's output."""
@@ -34,12 +36,13 @@ class EngineOutput:
 
     @property
     def last_words(self) -> str:
-        """The line that says best why the engine is gone: the last that names an error."""
+        """What says best why the engine is gone: the last two lines that name an error.
+
+        Two, for the very last one is often a mere farewell (llama.cpp: "exiting due to ...").
+        """
         tail = self.tail
-        for line in reversed(tail):
-            if "error" in line.lower() or "failed" in line.lower():
-                return line
-        return tail[-1] if tail else "it said nothing"
+        named = [line for line in tail if any(word in line.lower() for word in _TROUBLE)]
+        return "; ".join(named[-2:] or tail[-1:]) or "it said nothing"
 
     def feed(self, data: bytes, now_s: float) -> list[str]:
         """Take a piece of output; return the lines to log."""

@@ -89,13 +89,24 @@ def test_every_byte_counts_as_progress() -> None:
     assert output.last_output_s == 7
 
 
-def test_last_words_are_the_last_line_that_names_an_error() -> None:
+def test_last_words_are_the_last_two_lines_that_name_an_error() -> None:
     output = EngineOutput(0)
     assert output.last_words == "it said nothing"
     output.feed(b"loading\nbye\n", 0)
     assert output.last_words == "bye"
     output.feed(b"ERROR: first\nit Failed at x\nexiting\n", 0)
-    assert output.last_words == "it Failed at x"
+    assert output.last_words == "ERROR: first; it Failed at x"
+
+
+def test_last_words_of_llama_cpp_hold_the_cause_before_the_farewell() -> None:
+    output = EngineOutput(0)
+    output.feed(b"srv start: couldn't bind HTTP server socket, port: 18700\n", 0)
+    output.feed(b"srv clean_up: cleaning up before exit...\n", 0)
+    output.feed(b"srv init: exiting due to HTTP server error\n", 0)
+    assert output.last_words == (
+        "srv start: couldn't bind HTTP server socket, port: 18700;"
+        " srv init: exiting due to HTTP server error"
+    )
 
 
 def test_last_words_without_a_line_end_count() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -43,12 +45,11 @@ def test_the_engine_dies_when_its_parent_is_killed() -> None:
         watch = os.pidfd_open(engine)
         try:
             parent.kill()
-            # The engine holds the parent's output too: its end is the end of both.
-            assert parent.stdout.read() == b""
+            # Readable once it has ended; the bound is for a test that fails.
+            assert select.select([watch], [], [], 10)[0]
         finally:
-            signal.pidfd_send_signal(watch, signal.SIGKILL) if Path(
-                f"/proc/{engine}"
-            ).exists() else None
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(watch, signal.SIGKILL)
             os.close(watch)
 
 

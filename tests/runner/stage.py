@@ -23,12 +23,15 @@ from tests.fakes.engines import (
     count_descriptors,
     install_engine,
     list_children,
+    list_session,
     write_model,
 )
 from tests.runner.pools import make_pool
 
 QUICK = Timing(RestartPolicy(first_delay_s=0.02, longest_delay_s=0.1), stop_grace_s=5.0)
 PATIENT = Timing(RestartPolicy(first_delay_s=600, longest_delay_s=600), stop_grace_s=5.0)
+
+STOP_TIMEOUT_S = 15.0
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -85,6 +88,14 @@ class Stage:
                 os.kill(status.pid, signal.SIGKILL)
 
 
+def kill_sessions(leaders: set[int]) -> None:
+    """What a test that failed has left; nothing, where none did."""
+    for leader in leaders:
+        for pid in list_session(leader):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 async def open_reserve() -> None:
     """Let libuv open the one descriptor that it keeps for itself from its first socket on."""
     server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
@@ -117,7 +128,11 @@ async def staged(
     try:
         yield stage
     finally:
-        await stage.supervisor.stop()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await stage.supervisor.stop()
+        finally:
+            kill_sessions(set(list_children()) - set(children))
     assert stage.open == {}
     assert {status.state for status in stage.statuses()} <= {State.DOWN}
     assert list_children() == children

@@ -249,6 +249,20 @@ def test_a_crash_closes_the_slots_and_it_comes_back(drive: Drive[None], tmp_path
     drive(scenario())
 
 
+def test_an_action_that_fails_does_not_keep_the_others_from_being_done(
+    drive: Drive[None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path) as stage:
+            await stage.reach(State.READY)
+            stage.open.clear()  # so that closing the slots is a bug
+            stage.kill_engine()
+            await until(lambda: stage.opened == 2)
+            assert "KeyError" in caplog.text
+
+    drive(scenario())
+
+
 def test_backoff_doubles_also_where_no_device_is_found_after_a_healthy_run(
     drive: Drive[None], tmp_path: Path
 ) -> None:

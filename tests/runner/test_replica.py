@@ -347,7 +347,8 @@ def test_a_hurried_stop_does_not_wait_for_the_grace(drive: Drive[None], tmp_path
         async with staged(tmp_path, timing, ignore_sigterm=1) as stage:
             await stage.reach(State.READY)
             stage.supervisor.hurry()  # nothing is being stopped yet
-            assert stage.only.state is State.READY
+            answer = await exchange(stage.open["chat-0"], LlamaCpp().identity_request())
+            assert answer.status == 200
             stopping = asyncio.ensure_future(stage.supervisor.stop())
             await stage.reach(State.STOPPING)
             assert "stopping for" in (stage.only.reason or "")

@@ -2,7 +2,7 @@
 
 The order of a stop: no more admission (503), running tasks finish for ``stop_grace_s``, the rest
 get their terminal event, readers get their last bytes, engines are stopped. A second signal cuts
-the grace short. Nothing but the command line imports this module.
+short the grace of tasks and of engines. Nothing but the command line imports this module.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 import uvloop
 
@@ -22,6 +22,7 @@ from orchd.api.door import Door
 from orchd.config.model import Config
 from orchd.config.token import Token
 from orchd.engines.registry import ADAPTERS
+from orchd.errors import ConfigurationError, Fault
 from orchd.http1.server import HttpServer
 from orchd.runner.devices import sample_gpus
 from orchd.runner.replica import SlotGate
@@ -29,6 +30,8 @@ from orchd.runner.supervisor import Supervisor
 from orchd.serving.service import Service
 
 log = logging.getLogger("orchd")
+
+_LEVELS = ("debug", "info", "warning", "error")
 
 _CONNECTION_GRACE_S = 2.0
 """How long readers may take to fetch the last bytes of their streams."""
@@ -41,11 +44,18 @@ def serve(config: Config, token: Token) -> None:
 
 
 def start_logging(environ: Mapping[str, str] = os.environ) -> None:
-    """Log to stderr; the journal adds the time by itself."""
+    """Log to stderr; the journal adds the time by itself.
+
+    Raises ConfigurationError where ``ORCHD_LOG`` names no level.
+    """
     moment = "" if "JOURNAL_STREAM" in environ else "%(asctime)s "
+    level = environ.get("ORCHD_LOG") or "info"
+    if level.lower() not in _LEVELS:
+        problem = f"no level is called {level}; write {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}"
+        raise ConfigurationError([Fault("", problem)], "ORCHD_LOG")
     logging.basicConfig(
         stream=sys.stderr,
-        level=environ.get("ORCHD_LOG", "info").upper(),
+        level=level.upper(),
         format=moment + "%(levelname)s %(name)s: %(message)s",
     )
 
@@ -68,10 +78,13 @@ async def _run(config: Config, token: Token) -> None:
     log.info("stopping")
     starting.cancel()
     service.stop_admission()
-    await _finish_or_hurry(service, config.server.stop_grace_s, hurry)
+    await _finish_or_hurry(service.finish_tasks(config.server.stop_grace_s), hurry)
     await service.end_tasks()
     await server.stop(_CONNECTION_GRACE_S)
-    await supervisor.stop()
+    stopping = asyncio.create_task(supervisor.stop(), name="stop replicas")
+    await _finish_or_hurry(asyncio.shield(stopping), hurry)
+    supervisor.hurry()
+    await stopping
     log.info("stopped")
 
 
@@ -88,8 +101,9 @@ def _watch_signals() -> tuple[asyncio.Event, asyncio.Event]:
     return stop, hurry
 
 
-async def _finish_or_hurry(service: Service, grace_s: float, hurry: asyncio.Event) -> None:
-    finishing = asyncio.create_task(service.finish_tasks(grace_s), name="finish tasks")
+async def _finish_or_hurry(work: Awaitable[None], hurry: asyncio.Event) -> None:
+    """Wait for the work; a signal that comes meanwhile, or came before, cancels it."""
+    finishing = asyncio.ensure_future(work)
     hurrying = asyncio.create_task(hurry.wait(), name="hurry")
     await asyncio.wait((finishing, hurrying), return_when=asyncio.FIRST_COMPLETED)
     finishing.cancel()

@@ -67,10 +67,10 @@ ROOMS: dict[str, Room] = {
         third_party=("orjson",),
     ),
     "runner": Room(
-        pure=("footprint", "placement", "lifecycle", "restart", "output", "environment"),
+        pure=("footprint", "placement", "lifecycle", "restart", "output", "environment", "status"),
         shells=(
             *("devices", "ports", "process", "readiness", "replica", "supervisor"),
-            *("executable", "resources"),
+            *("executable", "resources", "slow_call"),
         ),
         alone={"tether": ()},
         imports=("engines", "errors", "config"),

@@ -77,8 +77,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         server = xllamacpp.Server(build_params(options, os.environ.get("LLAMA_API_KEY")))
-    except RuntimeError as error:
-        sys.exit(f"embedded llama.cpp: {error}")
+    except RuntimeError:
+        # llama.cpp has said why; the exception only says that it did.
+        sys.exit(1)
     while server is not None:
         signal.pause()
 

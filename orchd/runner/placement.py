@@ -96,7 +96,8 @@ def _decide_gpu(
         return NoFit(f"none of the devices {', '.join(devices)} is there (seen: {seen})")
 
     def available_bytes(gpu: Gpu) -> int:
-        return min(gpu.free_bytes, gpu.total_bytes - reserved_bytes.get(gpu.uuid, 0))
+        unreserved_bytes = gpu.total_bytes - reserved_bytes.get(gpu.uuid, 0)
+        return max(min(gpu.free_bytes, unreserved_bytes), 0)
 
     best = max(allowed, key=available_bytes)
     if available_bytes(best) >= footprint.need_bytes:

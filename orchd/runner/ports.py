@@ -33,9 +33,18 @@ class PortPool:
     def give_back(self, port: int) -> None:
         self._taken.remove(port)
 
+    @property
+    def has_given(self) -> bool:
+        """True while a port is not given back."""
+        return bool(self._taken)
+
 
 def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
+    try:
+        probe = socket.socket()
+    except OSError as error:
+        raise HostError(f"cannot look for a free port: {error.strerror}") from error
+    with probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

@@ -2,6 +2,7 @@
 
 The process is watched through a pidfd. While it is an unreaped zombie its pid, and so its group's
 number, cannot be given to another: that is the moment in which what is left of the group is killed.
+After it nothing is signalled any more.
 
 Invariants: only ``_on_exit`` reaps; ``on_exit`` is called exactly once, when the group is gone; the
 pidfd and the pipe are closed by then.
@@ -24,6 +25,9 @@ from orchd.errors import HostError
 _TETHER = str(Path(__file__).with_name("tether.py"))
 _READ_BYTES = 64 * 1024
 _DRAIN_BYTES = 1024 * 1024
+_GROUP_CHECK_S = 0.01
+_GROUP_CHECKS = 100
+"""How often it is asked whether the group is gone; zombies that nobody reaps count as there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,13 @@ class EngineProcess:
         assert self._popen.stdout is not None
         self.pid = self._popen.pid
         self._pipe = self._popen.stdout
-        self._pidfd = os.pidfd_open(self.pid)
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError as error:
+            self._popen.kill()
+            self._popen.wait()
+            self._pipe.close()
+            raise HostError(f"cannot watch a process: {error.strerror}") from error
         os.set_blocking(self._pipe.fileno(), False)
         self._loop.add_reader(self._pipe.fileno(), self._read)
         self._loop.add_reader(self._pidfd, self._on_exit)
@@ -68,13 +78,18 @@ class EngineProcess:
         """SIGTERM to the group, SIGKILL after the grace; returns when it is gone and reaped."""
         self._signal(signal.SIGTERM)
         await asyncio.wait([self._exited], timeout=grace_s)
-        if not self._exited.done():
-            self._signal(signal.SIGKILL)
-            await asyncio.wait([self._exited])
+        self.kill()
+        await asyncio.wait([self._exited])
+
+    def kill(self) -> None:
+        """SIGKILL to the group now; nothing happens to one that is gone."""
+        self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
-        if not self._exited.done():
-            with contextlib.suppress(ProcessLookupError):
+        # Once it is reaped, its pid may be another's.
+        if self._popen.returncode is None:
+            # EPERM: all that is left of it runs as another user.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
     def _read(self) -> int:
@@ -91,17 +106,35 @@ class EngineProcess:
 
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._pidfd)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         code = self._popen.wait()
+        os.close(self._pidfd)
+        self._finish(code, _GROUP_CHECKS)
+
+    def _finish(self, code: int, checks_left: int) -> None:
+        """Tell of the exit, once the rest of the group is gone."""
+        # Killed is not gone: a process with much memory takes a while to give it back. It is not
+        # our child, so nobody tells us; its group keeps the number from being given to another.
+        if checks_left and _is_group_there(self.pid):
+            self._loop.call_later(_GROUP_CHECK_S, self._finish, code, checks_left - 1)
+            return
         drained = 0
         while drained < _DRAIN_BYTES and (size := self._read()):
             drained += size
         self._loop.remove_reader(self._pipe.fileno())
         self._pipe.close()
-        os.close(self._pidfd)
         self._exited.set_result(None)
         self._watcher.on_exit(_describe(code))
+
+
+def _is_group_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _describe(code: int) -> str:

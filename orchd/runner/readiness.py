@@ -35,6 +35,8 @@ async def prove_ready(
     try:
         async with asyncio.timeout(pool.load_stall_s):
             answer = await exchange(endpoint, adapter.identity_request())
+            if answer.status != 200:
+                raise EngineError(f"answered HTTP {answer.status} when asked who it is")
             identity = adapter.read_identity(answer.body)
             if identity.model != model:
                 raise EngineError(f"answers for another model, {identity.model}")

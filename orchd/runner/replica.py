@@ -32,10 +32,18 @@ from orchd.runner.process import EngineProcess, Watcher
 from orchd.runner.readiness import prove_ready
 from orchd.runner.resources import Lease, Resources
 from orchd.runner.restart import RestartPolicy
+from orchd.runner.status import ReplicaStatus, explain
 
 log = logging.getLogger(__name__)
 
-STOP_GRACE_S = 10.0
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How patient the runner is with its engines."""
+
+    restart: RestartPolicy = RestartPolicy()
+    stop_grace_s: float = 10.0
+    """From SIGTERM to SIGKILL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +52,6 @@ class SlotGate:
 
     open_slots: Callable[[str, Endpoint, int], None]
     close_slots: Callable[[str, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaStatus:
-    """A replica as /health shows it."""
-
-    replica_id: str
-    device: str | None
-    state: State
-    pid: int | None
-    restarts: int
-    reason: str | None
-    """Why it is not ready; None when it is."""
-    engine_version: str | None
 
 
 class Replica:
@@ -70,6 +64,7 @@ class Replica:
         adapter: Adapter,
         resources: Resources,
         gate: SlotGate,
+        timing: Timing,
     ) -> None:
         self.plan = plan
         self._pool = pool
@@ -87,7 +82,8 @@ class Replica:
         self._lease: Lease | None = None
         self._process: EngineProcess | None = None
         self._output = EngineOutput(self._since_s)
-        self._policy = RestartPolicy()
+        self._policy = timing.restart
+        self._stop_grace_s = timing.stop_grace_s
         self._starts = 0
         self._ready_for_s = 0.0
         self._failure = ""
@@ -97,7 +93,7 @@ class Replica:
             Action.SPAWN: self._spawn,
             Action.OPEN_SLOTS: self._open_slots,
             Action.CLOSE_SLOTS: self._close_slots,
-            Action.STOP_PROCESS: lambda: self._start_work(self._stop_process()),
+            Action.STOP_PROCESS: self._stop_process,
             Action.GIVE_BACK: self._give_back,
             Action.SCHEDULE_RETRY: self._schedule_retry,
             Action.CANCEL_WORK: self._cancel_work,
@@ -116,15 +112,21 @@ class Replica:
         if self._state is not State.DOWN:
             await self._is_down.wait()
 
+    def hurry(self) -> None:
+        """Do not wait any longer for an engine that is being stopped."""
+        if self._state is State.STOPPING and self._process is not None:
+            self._process.kill()
+
     def status(self) -> ReplicaStatus:
         """How it stands now."""
+        so_far_s = self._loop.time() - self._since_s
         return ReplicaStatus(
             replica_id=self.plan.replica_id,
             device=None if self._lease is None else self._lease.device,
             state=self._state,
             pid=None if self._process is None else self._process.pid,
             restarts=max(self._starts - 1, 0),
-            reason=self._explain(),
+            reason=explain(self._state, so_far_s, self._failure, self._policy.delay_s),
             engine_version=self._version,
         )
 
@@ -149,7 +151,11 @@ class Replica:
         else:
             self._is_down.clear()
         for action in actions:
-            self._do[action]()
+            try:
+                self._do[action]()
+            except Exception:
+                # The actions behind it still give back what is held and schedule what comes next.
+                log.exception("%s failed replica=%s", action, self.plan.replica_id)
 
     def _start_work(self, work: Coroutine[Any, Any, None]) -> None:
         name = f"replica {self.plan.replica_id} {self._state}"
@@ -186,7 +192,6 @@ class Replica:
             self._pool.model, lease.device, HOST, lease.port, lease.key, lease.is_cpu_shared
         )
         self._output = EngineOutput(self._loop.time())
-        self._ready_for_s = 0.0
         try:
             found = find_executable(self._adapter.executables(self._pool))
             self._process = EngineProcess(
@@ -196,8 +201,11 @@ class Replica:
                 ),
                 Watcher(self._on_output, self._on_exit),
             )
-        except HostError as error:
-            self._failure = str(error)
+        except Exception as error:
+            # Whatever it was: a replica that is said to load and has no process would be stuck.
+            self._failure = str(error) if isinstance(error, HostError) else "a bug in orchd"
+            if not isinstance(error, HostError):
+                log.exception("spawning failed replica=%s", self.plan.replica_id)
             self._post(Event.SPAWN_FAILED)
             return
         self._starts += 1
@@ -239,9 +247,10 @@ class Replica:
         self._ready_for_s = self._loop.time() - self._ready_at_s
         self._gate.close_slots(self._pool.id, self.plan.replica_id)
 
-    async def _stop_process(self) -> None:
-        assert self._process is not None
-        await self._process.stop(STOP_GRACE_S)
+    def _stop_process(self) -> None:
+        # Taken now: it may exit by itself before the work begins.
+        assert self._process is not None, f"{self.plan.replica_id} has nothing to stop"
+        self._start_work(self._process.stop(self._stop_grace_s))
 
     def _give_back(self) -> None:
         self._resources.give_back(self._held_lease())
@@ -249,6 +258,7 @@ class Replica:
 
     def _schedule_retry(self) -> None:
         self._policy = self._policy.after_failure(self._ready_for_s)
+        self._ready_for_s = 0.0
         delay_s = self._policy.delay_s
         log.warning(
             "failed, tries again in %g s pool=%s replica=%s: %s",
@@ -264,8 +274,9 @@ class Replica:
 
     def _on_exit(self, how: str) -> None:
         self._process = None
-        if self._state in (State.LOADING, State.READY):
-            self._failure = f"{how}: {self._output.last_words}"
+        how = f"{how}: {self._output.last_words}"
+        # A stream that breaks is often heard of before the exit that broke it, which says why.
+        self._failure = f"{self._failure}; then {how}" if self._state is State.FAILING else how
         self._post(Event.EXITED)
 
     # -- in words ------------------------------------------------------------------------------
@@ -273,16 +284,3 @@ class Replica:
     def _held_lease(self) -> Lease:
         assert self._lease is not None, f"{self.plan.replica_id} holds nothing in {self._state}"
         return self._lease
-
-    def _explain(self) -> str | None:
-        so_far_s = self._loop.time() - self._since_s
-        match self._state:
-            case State.READY:
-                return None
-            case State.BACKOFF:
-                wait_s = max(self._policy.delay_s - so_far_s, 0.0)
-                return f"{self._failure}; tries again in {wait_s:.0f} s"
-            case State.FAILING:
-                return self._failure
-            case state:
-                return f"{state} for {so_far_s:.0f} s"

@@ -6,11 +6,11 @@ replicas are promised the same memory.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from orchd.config.model import PoolConfig
@@ -18,8 +18,10 @@ from orchd.errors import HostError
 from orchd.runner.footprint import Footprint, reckon_footprint
 from orchd.runner.placement import CPU, Gpu, NoFit, ReplicaPlan, decide_placement
 from orchd.runner.ports import PortPool
+from orchd.runner.slow_call import SlowCall
 
-_NVML_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 10.0
+"""How long NVML, or the disk of a model, may take to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +38,37 @@ class Lease:
 class Resources:
     """The machine's devices and ports; ``sample_gpus`` blocks and may raise HostError."""
 
-    def __init__(self, sample_gpus: Callable[[], tuple[Gpu, ...]], cpu_replicas: int) -> None:
-        self._sample_gpus = sample_gpus
+    def __init__(
+        self,
+        sample_gpus: Callable[[], tuple[Gpu, ...]],
+        cpu_replicas: int,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> None:
         self._cpu_replicas = cpu_replicas
+        self._timeout_s = answer_timeout_s
+        self._sampling = SlowCall("sample GPUs", sample_gpus)
+        self._measuring: dict[str, SlowCall[int]] = {}
         self._reserved_bytes: Counter[str] = Counter()
         self._ports = PortPool()
+
+    @property
+    def is_untouched(self) -> bool:
+        """True while no replica holds anything."""
+        return not self._ports.has_given and not any(self._reserved_bytes.values())
 
     async def gpus(self) -> tuple[Gpu, ...]:
         """The GPUs as they are now. Raises HostError where they cannot be seen."""
         try:
-            async with asyncio.timeout(_NVML_TIMEOUT_S):
-                return await asyncio.to_thread(self._sample_gpus)
+            return await self._sampling.answer(self._timeout_s)
         except TimeoutError as error:
-            raise HostError(f"NVML did not answer for {_NVML_TIMEOUT_S:g} s") from error
+            raise HostError(f"NVML did not answer for {self._timeout_s:g} s") from error
 
     async def place(self, plan: ReplicaPlan, pool: PoolConfig) -> Lease | NoFit:
         """Choose a device for a replica and reserve what it needs there.
 
         Raises HostError where the model cannot be read or the devices cannot be seen.
         """
-        footprint = reckon_footprint(pool, await asyncio.to_thread(_file_bytes, pool.model))
+        footprint = reckon_footprint(pool, await self._measure(pool.model))
         gpus = await self._visible_gpus(plan)
         outcome = decide_placement(plan.devices, footprint, gpus, self._reserved_bytes)
         if isinstance(outcome, NoFit):
@@ -64,6 +77,15 @@ class Resources:
         self._reserved_bytes[outcome.device] += footprint.need_bytes
         is_cpu_shared = outcome.device == CPU and self._cpu_replicas > 1
         return Lease(outcome.device, footprint, port, secrets.token_urlsafe(32), is_cpu_shared)
+
+    async def _measure(self, model: str) -> int:
+        if model not in self._measuring:
+            self._measuring[model] = SlowCall("measure a model", partial(_file_bytes, model))
+        try:
+            return await self._measuring[model].answer(self._timeout_s)
+        except TimeoutError as error:
+            problem = f"its disk did not answer for {self._timeout_s:g} s"
+            raise HostError(f"model {model}: {problem}") from error
 
     async def _visible_gpus(self, plan: ReplicaPlan) -> tuple[Gpu, ...]:
         if plan.devices == (CPU,):

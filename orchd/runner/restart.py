@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FIRST_DELAY_S = 1.0
 LONGEST_DELAY_S = 60.0
@@ -14,13 +14,17 @@ class RestartPolicy:
     """How often in a row a replica has failed, as a value."""
 
     failures: int = 0
+    first_delay_s: float = FIRST_DELAY_S
+    longest_delay_s: float = LONGEST_DELAY_S
+    healthy_after_s: float = HEALTHY_AFTER_S
 
     def after_failure(self, ready_for_s: float) -> RestartPolicy:
         """The policy after one more failure of a replica that had been ready for so long."""
-        return RestartPolicy(1 if ready_for_s >= HEALTHY_AFTER_S else self.failures + 1)
+        was_healthy = ready_for_s >= self.healthy_after_s
+        return replace(self, failures=1 if was_healthy else self.failures + 1)
 
     @property
     def delay_s(self) -> float:
         """How long to wait before the next try."""
         doublings = min(max(self.failures - 1, 0), 10)
-        return min(FIRST_DELAY_S * (1 << doublings), LONGEST_DELAY_S)
+        return min(self.first_delay_s * (1 << doublings), self.longest_delay_s)

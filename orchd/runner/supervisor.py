@@ -10,8 +10,9 @@ from orchd.config.model import Config
 from orchd.engines.adapter import Adapter
 from orchd.errors import HostError
 from orchd.runner.placement import CPU, Gpu, plan_replicas
-from orchd.runner.replica import Replica, ReplicaStatus, SlotGate
+from orchd.runner.replica import Replica, SlotGate, Timing
 from orchd.runner.resources import Resources
+from orchd.runner.status import ReplicaStatus
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +26,12 @@ class Supervisor:
         adapters: Mapping[str, Adapter],
         gate: SlotGate,
         sample_gpus: Callable[[], tuple[Gpu, ...]],
+        timing: Timing | None = None,
     ) -> None:
         self._pools = config.pools
         self._adapters = adapters
         self._gate = gate
+        self._timing = timing or Timing()
         on_cpu = (pool.replicas for pool in config.pools if CPU in pool.devices)
         cpu_replicas = sum(1 if count == "per-device" else count for count in on_cpu)
         self._resources = Resources(sample_gpus, cpu_replicas)
@@ -40,14 +43,18 @@ class Supervisor:
         for pool in self._pools:
             for plan in plan_replicas(pool, gpus):
                 adapter = self._adapters[pool.engine]
-                replica = Replica(plan, pool, adapter, self._resources, self._gate)
+                replica = Replica(plan, pool, adapter, self._resources, self._gate, self._timing)
                 self._replicas[pool.id].append(replica)
                 replica.want()
 
     async def stop(self) -> None:
         """Take every replica down; no engine process is left when this returns."""
-        replicas = [replica for pool in self._replicas.values() for replica in pool]
-        await asyncio.gather(*(replica.unwant() for replica in replicas))
+        await asyncio.gather(*(replica.unwant() for replica in self._all()))
+
+    def hurry(self) -> None:
+        """Do not wait any longer for engines that are being stopped."""
+        for replica in self._all():
+            replica.hurry()
 
     def statuses(self, pool_id: str) -> tuple[ReplicaStatus, ...]:
         """How each replica of the pool stands."""
@@ -58,6 +65,14 @@ class Supervisor:
         statuses = self.statuses(pool_id)
         reasons = [f"replica {s.replica_id}: {s.reason}" for s in statuses if s.reason is not None]
         return "; ".join(reasons) or "its replicas are being planned"
+
+    @property
+    def holds_nothing(self) -> bool:
+        """True once every reservation and every port is given back."""
+        return self._resources.is_untouched
+
+    def _all(self) -> list[Replica]:
+        return [replica for pool in self._replicas.values() for replica in pool]
 
     async def _gpus_to_plan_for(self) -> tuple[Gpu, ...]:
         is_needed = any(

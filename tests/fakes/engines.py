@@ -1,0 +1,55 @@
+"""Makes the fake ``llama-server`` a program that a pool can name, and looks after its processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from pathlib import Path
+
+_SCRIPT = Path(__file__).with_name("llama_server.py")
+
+
+def install_engine(folder: Path) -> Path:
+    """Write the program into a folder; returns its path."""
+    program = folder / "llama-server"
+    command = shlex.join([sys.executable, "-I", "-S", str(_SCRIPT)])
+    program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+def write_model(folder: Path, size_bytes: int = 1000) -> Path:
+    """Write a file of that size, for a model; returns its path."""
+    model = folder / "model.gguf"
+    model.write_bytes(bytes(size_bytes))
+    return model
+
+
+def list_session(session: int) -> list[int]:
+    """The living processes of a session, by pid; a zombie does not live."""
+    return [pid for pid, state, _, its in _list_processes() if its == session and state not in "ZX"]
+
+
+def list_children() -> list[int]:
+    """Our own child processes that are not reaped, zombies too."""
+    return [pid for pid, _, parent, _ in _list_processes() if parent == os.getpid()]
+
+
+def count_descriptors() -> int:
+    """How many files this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _list_processes() -> list[tuple[int, str, int, int]]:
+    """Every process: pid, state, parent, session."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            # proc_pid_stat(5): behind the name in parentheses: state, ppid, pgrp, session.
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            found.append((int(entry.name), fields[0], int(fields[1]), int(fields[3])))
+    return found

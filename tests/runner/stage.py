@@ -1,0 +1,140 @@
+"""Replicas on the fake engine, and all that is heard of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from orchd.config.model import Config, PoolConfig
+from orchd.engines.adapter import Endpoint
+from orchd.engines.llamacpp import LlamaCpp
+from orchd.runner.lifecycle import State
+from orchd.runner.placement import Gpu
+from orchd.runner.ports import PORTS
+from orchd.runner.replica import SlotGate, Timing
+from orchd.runner.restart import RestartPolicy
+from orchd.runner.status import ReplicaStatus
+from orchd.runner.supervisor import Supervisor
+from tests.fakes.engines import (
+    count_descriptors,
+    install_engine,
+    list_children,
+    list_session,
+    write_model,
+)
+from tests.runner.pools import make_pool
+
+QUICK = Timing(RestartPolicy(first_delay_s=0.02, longest_delay_s=0.1), stop_grace_s=5.0)
+PATIENT = Timing(RestartPolicy(first_delay_s=600, longest_delay_s=600), stop_grace_s=5.0)
+
+STOP_TIMEOUT_S = 15.0
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """For what nobody tells: asked again until it is so, or the scenario's time is up."""
+    while not is_so():  # noqa: ASYNC110
+        await asyncio.sleep(0.002)
+
+
+def see_no_gpu() -> tuple[Gpu, ...]:
+    return ()
+
+
+class Stage:
+    """A supervisor of one pool, and a gate that remembers."""
+
+    def __init__(
+        self, pool: PoolConfig, timing: Timing, sample_gpus: Callable[[], tuple[Gpu, ...]]
+    ) -> None:
+        self.pool = pool
+        self.open: dict[str, Endpoint] = {}
+        self.opened = 0
+        gate = SlotGate(self._open_slots, self._close_slots)
+        config = Config(pools=(pool,))
+        self.supervisor = Supervisor(config, {"llamacpp": LlamaCpp()}, gate, sample_gpus, timing)
+
+    def _open_slots(self, pool_id: str, endpoint: Endpoint, slots: int) -> None:
+        assert (pool_id, slots) == (self.pool.id, self.pool.slots)
+        assert endpoint.replica_id not in self.open, "opened twice"
+        assert endpoint.port in PORTS
+        self.open[endpoint.replica_id] = endpoint
+        self.opened += 1
+
+    def _close_slots(self, pool_id: str, replica_id: str) -> None:
+        del self.open[replica_id]
+
+    def statuses(self) -> tuple[ReplicaStatus, ...]:
+        return self.supervisor.statuses(self.pool.id)
+
+    @property
+    def only(self) -> ReplicaStatus:
+        (status,) = self.statuses()
+        return status
+
+    async def reach(self, state: State) -> None:
+        await until(lambda: all(status.state is state for status in self.statuses()))
+
+    def kill_engine(self) -> None:
+        assert self.only.pid is not None
+        self.kill_all()
+
+    def kill_all(self) -> None:
+        for status in self.statuses():
+            if status.pid is not None:
+                os.kill(status.pid, signal.SIGKILL)
+
+
+def kill_sessions(leaders: set[int]) -> None:
+    """What a test that failed has left; nothing, where none did."""
+    for leader in leaders:
+        for pid in list_session(leader):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+async def open_reserve() -> None:
+    """Let libuv open the one descriptor that it keeps for itself from its first socket on."""
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+    server.close()
+    await server.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def staged(
+    folder: Path,
+    timing: Timing = QUICK,
+    *,
+    sample_gpus: Callable[[], tuple[Gpu, ...]] = see_no_gpu,
+    pool: PoolConfig | None = None,
+    load_stall_s: float = 30.0,
+    **faults: object,
+) -> AsyncIterator[Stage]:
+    """A started pool; at the end it is stopped, and nothing may be left of it."""
+    if pool is None:
+        pool = make_pool(
+            model=write_model(folder),
+            binary=install_engine(folder),
+            load_stall_s=load_stall_s,
+            env={f"FAKE_{name.upper()}": str(value) for name, value in faults.items()},
+        )
+    await open_reserve()
+    descriptors, children = count_descriptors(), list_children()
+    stage = Stage(pool, timing, sample_gpus)
+    await stage.supervisor.start()
+    try:
+        yield stage
+    finally:
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await stage.supervisor.stop()
+        finally:
+            kill_sessions(set(list_children()) - set(children))
+    assert stage.open == {}
+    assert {status.state for status in stage.statuses()} <= {State.DOWN}
+    assert list_children() == children
+    assert count_descriptors() == descriptors
+    assert stage.supervisor.holds_nothing

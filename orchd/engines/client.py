@@ -96,9 +96,6 @@ class _ExchangeProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if self.answer.done():  # cancelled in the turn in which it connected
-            self._transport.abort()
-            return
         endpoint, request = self._endpoint, self._request
         head = h11.Request(
             method=request.method,
@@ -137,10 +134,12 @@ class _ExchangeProtocol(asyncio.Protocol):
             # Its traceback holds this protocol, which holds its answer: a circle again.
             self._fail(error.with_traceback(None))
         except Exception as error:  # a receiver's bug too is for the one who awaits the answer
+            if self.answer.done():
+                raise
             self._fail(error)
 
     def _advance(self) -> None:
-        while True:
+        while not self.answer.done():  # a receiver may have it cancelled
             event: Any = self._h11.next_event()
             match event:
                 case h11.Response(status_code=status):
@@ -152,11 +151,9 @@ class _ExchangeProtocol(asyncio.Protocol):
                     if self._take is None:
                         self._keep(bytes(data))
                     elif self._take(bytes(data)):
-                        self.answer.set_result(Answer(self._status, b""))
-                        return
+                        self._succeed()
                 case h11.EndOfMessage():
-                    self.answer.set_result(Answer(self._status, bytes(self._kept)))
-                    return
+                    self._succeed()
                 case h11.InformationalResponse():
                     pass
                 case _:  # NEED_DATA, or the connection's end that connection_lost will tell
@@ -166,6 +163,10 @@ class _ExchangeProtocol(asyncio.Protocol):
         self._kept += data
         if len(self._kept) > MAX_ANSWER_BYTES:
             raise EngineError(f"answered with more than {MAX_ANSWER_BYTES} bytes")
+
+    def _succeed(self) -> None:
+        if not self.answer.done():
+            self.answer.set_result(Answer(self._status, bytes(self._kept)))
 
     def _fail(self, error: Exception) -> None:
         if not self.answer.done():

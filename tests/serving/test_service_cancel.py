@@ -10,7 +10,7 @@ import pytest
 from orchd.errors import Code
 from orchd.serving.task import Ended, Failed, Priority, Started, State
 from tests.conftest import Drive
-from tests.fakes.engine import Call, FakeEngine, hangs, tells, waits
+from tests.fakes.engine import Call, FakeEngine, Script, hangs, tells, waits
 from tests.serving.rig import Rig, fails
 
 
@@ -96,12 +96,21 @@ def test_cancelled_while_decoding_no_token_is_logged_any_more(drive: Drive[Any])
     drive(scenario())
 
 
-def test_cancelled_when_each_event_comes(drive: Drive[Any]) -> None:
+async def tells_in_one_bunch(call: Call) -> None:
+    call.accept()
+    call.stream(call.token("a") + call.token("b") + call.token("c") + call.last())
+    call.send(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("script", [tells("a", "b", "c"), tells_in_one_bunch])
+def test_cancelled_when_each_event_comes(
+    drive: Drive[Any], caplog: pytest.LogCaptureFixture, script: Script
+) -> None:
     """From within the turn that logs an event, whichever it is: no second end, no leaked slot."""
 
     async def scenario() -> None:
         for at in range(5):
-            async with FakeEngine(tells("a", "b", "c")) as engine, Rig() as rig:
+            async with FakeEngine(script) as engine, Rig() as rig:
                 rig.open(engine.endpoint, slots=1)
                 entry, behind = rig.submit(), rig.submit()
 
@@ -117,6 +126,7 @@ def test_cancelled_when_each_event_comes(drive: Drive[Any]) -> None:
                 await rig.until_free()
 
     drive(scenario())
+    assert not caplog.records
 
 
 def test_cancelling_an_ended_task_does_nothing(drive: Drive[Any]) -> None:

@@ -40,6 +40,11 @@ class Generation:
     stop: tuple[str, ...] = ()
 
 
+def max_events(pool: PoolConfig, generation: Generation) -> int:
+    """How many pieces of text the answer can have: each holds a token at least."""
+    return pool.ctx if generation.max_tokens is None else generation.max_tokens
+
+
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
     """One HTTP request to an engine; the client adds host, key and length."""
@@ -93,7 +98,8 @@ class StreamParser(Protocol):
     """Turns one response body into events, however it is torn into chunks."""
 
     def feed(self, chunk: bytes) -> Iterable[StreamEvent]:
-        """Events that this chunk completes. Raises EngineError on what the engine may not say."""
+        """Events that this chunk completes. Raises EngineError on what the engine may not say,
+        after the events that came before it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ import h11
 from orchd.engines.adapter import Endpoint, EngineRequest
 from orchd.errors import EngineError
 
+_HUNG_UP = "hung up before the end of its answer"
 MAX_ANSWER_BYTES = 1024 * 1024
 """How much of an answer is kept where nobody takes it as it comes."""
 
@@ -33,11 +34,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """Takes a 200 answer as it comes. Either may raise EngineError, which ends the exchange."""
+    """Takes a 200 answer as it comes. What either raises ends the exchange, and comes out of it."""
 
     on_accepted: Callable[[], None]
     """The engine has said 200; for a generation: it has a slot."""
-    on_body: Callable[[bytes], None]
+    on_body: Callable[[bytes], bool | None]
+    """True when it has heard enough: the rest of the answer is not waited for."""
 
 
 async def exchange(
@@ -51,13 +53,15 @@ async def exchange(
     loop = asyncio.get_running_loop()
     protocol = _ExchangeProtocol(endpoint, request, receiver, loop.create_future())
     try:
-        transport, _ = await loop.create_connection(lambda: protocol, endpoint.host, endpoint.port)
-    except OSError as error:
-        raise EngineError(f"does not accept connections ({error.strerror or error})") from error
-    try:
+        try:
+            await loop.create_connection(protocol.factory, endpoint.host, endpoint.port)
+        except OSError as error:
+            raise EngineError(f"does not accept connections ({error.strerror or error})") from error
         return await protocol.answer
     finally:
-        transport.close()
+        protocol.stop()
+        # An error in its answer holds this frame: a circle that would keep the task's log.
+        del protocol
 
 
 class _ExchangeProtocol(asyncio.Protocol):
@@ -76,8 +80,19 @@ class _ExchangeProtocol(asyncio.Protocol):
         self._receiver = receiver
         self._h11 = h11.Connection(h11.CLIENT)
         self._status = 0
-        self._take: Callable[[bytes], None] = self._keep
+        self._take: Callable[[bytes], bool | None] | None = None
         self._kept = bytearray()
+        self._transport: asyncio.Transport | None = None
+
+    def factory(self) -> _ExchangeProtocol:
+        """What ``create_connection`` calls for a protocol."""
+        return self
+
+    def stop(self) -> None:
+        """Close the connection at once; to flush into an engine that hangs would take for ever."""
+        self.answer.cancel()
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -97,24 +112,34 @@ class _ExchangeProtocol(asyncio.Protocol):
         self._transport.write(b"".join(self._h11.send(event) or b"" for event in events))
 
     def data_received(self, data: bytes) -> None:
+        # What h11 says behind the colon are the engine's bytes: maybe a token, and no matter.
+        self._read(data, lambda error: f"does not answer in HTTP: {str(error).partition(':')[0]}")
+
+    def eof_received(self) -> None:
+        # Only h11 knows whether this is the end of an answer or a break in it.
+        self._read(b"", lambda _: _HUNG_UP)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(EngineError(_HUNG_UP))
+
+    def _read(self, data: bytes, describe: Callable[[h11.RemoteProtocolError], str]) -> None:
         if self.answer.done():
             return
         try:
             self._h11.receive_data(data)
             self._advance()
         except h11.RemoteProtocolError as error:
-            self._fail(EngineError(f"does not answer in HTTP: {error}"))
+            self._fail(EngineError(describe(error)))
         except EngineError as error:
+            # Its traceback holds this protocol, which holds its answer: a circle again.
+            self._fail(error.with_traceback(None))
+        except Exception as error:  # a receiver's bug too is for the one who awaits the answer
+            if self.answer.done():
+                raise
             self._fail(error)
 
-    def eof_received(self) -> None:
-        self.data_received(b"")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(EngineError("hung up before the end of its answer"))
-
     def _advance(self) -> None:
-        while True:
+        while not self.answer.done():  # a receiver may have it cancelled
             event: Any = self._h11.next_event()
             match event:
                 case h11.Response(status_code=status):
@@ -123,10 +148,12 @@ class _ExchangeProtocol(asyncio.Protocol):
                         self._receiver.on_accepted()
                         self._take = self._receiver.on_body
                 case h11.Data(data=data):
-                    self._take(bytes(data))
+                    if self._take is None:
+                        self._keep(bytes(data))
+                    elif self._take(bytes(data)):
+                        self._succeed()
                 case h11.EndOfMessage():
-                    self.answer.set_result(Answer(self._status, bytes(self._kept)))
-                    return
+                    self._succeed()
                 case h11.InformationalResponse():
                     pass
                 case _:  # NEED_DATA, or the connection's end that connection_lost will tell
@@ -137,7 +164,10 @@ class _ExchangeProtocol(asyncio.Protocol):
         if len(self._kept) > MAX_ANSWER_BYTES:
             raise EngineError(f"answered with more than {MAX_ANSWER_BYTES} bytes")
 
-    def _fail(self, error: EngineError) -> None:
+    def _succeed(self) -> None:
+        if not self.answer.done():
+            self.answer.set_result(Answer(self._status, bytes(self._kept)))
+
+    def _fail(self, error: Exception) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
-        self._transport.close()

@@ -18,20 +18,31 @@ class EventStreamReader:
     """Collects chunks, yields the data of each whole event."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
+        self._rest_bytes = 0
         self._data: list[bytes] = []
         self._data_bytes = 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Data of each event that this chunk completes. Raises EngineError beyond the bound."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        for line in lines:
-            field, _, value = line.removesuffix(b"\r").partition(b":")
+        for ended in self._cut(chunk):
+            line = ended.removesuffix(b"\r")
+            field, _, value = line.partition(b":")
             if field == b"data":
                 self._data.append(value.removeprefix(b" "))
-                self._data_bytes += len(value)
-            elif not field and not value and self._data:
+                self._data_bytes += len(line)
+            elif not line and self._data:
                 data, self._data, self._data_bytes = self._data, [], 0
                 yield b"\n".join(data)
-        if self._data_bytes + len(self._rest) > MAX_EVENT_BYTES:
+        if self._data_bytes + self._rest_bytes > MAX_EVENT_BYTES:
             raise EngineError(f"sent an event of more than {MAX_EVENT_BYTES} bytes")
+
+    def _cut(self, chunk: bytes) -> list[bytes]:
+        """Lines that this chunk ends. What it begins is copied once, when it ends."""
+        *lines, rest = chunk.split(b"\n")
+        if lines:
+            lines[0] = b"".join((*self._rest, lines[0]))
+            self._rest, self._rest_bytes = [], 0
+        self._rest.append(rest)
+        self._rest_bytes += len(rest)
+        return lines

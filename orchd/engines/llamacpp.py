@@ -6,6 +6,7 @@ measurements on build 11434 where the README is silent or wrong (noted where the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ from orchd.engines.adapter import (
     StreamEvent,
     StreamParser,
     Text,
+    max_events,
 )
 from orchd.engines.event_stream import EventStreamReader
 from orchd.errors import EngineError, Fault
@@ -64,7 +66,8 @@ class LlamaCpp:
 
     def find_faults(self, pool: PoolConfig) -> Iterator[Fault]:
         for n, argument in enumerate(pool.args):
-            flag = argument.partition("=")[0]
+            # llama.cpp reads underscores in a flag as dashes.
+            flag = argument.partition("=")[0].replace("_", "-")
             if flag in _OWN_FLAGS:
                 yield Fault(f"args[{n}]", f"{flag} is not for args: {_OWN_FLAGS[flag]}")
         for name in pool.env:
@@ -120,8 +123,9 @@ class LlamaCpp:
 
     def generation_request(self, pool: PoolConfig, generation: Generation) -> EngineRequest:
         body: dict[str, object] = {**generation.sampling, "stream": True}
-        if generation.max_tokens is not None:
-            body["max_tokens" if generation.messages else "n_predict"] = generation.max_tokens
+        # Never without a bound: an engine that shifts its context would go on for ever.
+        limit = max_events(pool, generation)
+        body["max_tokens" if generation.messages else "n_predict"] = limit
         if generation.stop:
             body["stop"] = generation.stop
         if generation.messages is None:
@@ -146,21 +150,19 @@ class CompletionParser:
     def __init__(self) -> None:
         self._reader = EventStreamReader()
 
-    def feed(self, chunk: bytes) -> list[StreamEvent]:
-        events: list[StreamEvent] = []
+    def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
         for data in self._reader.feed(chunk):
             match _parse(data):
                 case {"error": _} as failed:
-                    events.append(_read_error(failed))
+                    yield _read_error(failed)
                 case {"content": str(text), "stop": bool(is_last)} as said:
                     # Held-back text (a stop word's start, half a character) comes as "".
                     if text:
-                        events.append(Text(text))
+                        yield Text(text)
                     if is_last:
-                        events.append(_read_last(said))
+                        yield _read_last(said)
                 case _:
                     raise EngineError("sent an event that is no completion")
-        return events
 
 
 class ChatParser:
@@ -171,54 +173,54 @@ class ChatParser:
         self._reason: str | None = None
         self._last: dict[str, Any] = {}
 
-    def feed(self, chunk: bytes) -> list[StreamEvent]:
-        events: list[StreamEvent] = []
+    def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
         for data in self._reader.feed(chunk):
             if data == b"[DONE]":
-                events.append(self._finish())
+                yield self._finish()
                 continue
             match _parse(data):
                 case {"error": _} as failed:
-                    events.append(_read_error(failed))
+                    yield _read_error(failed)
                 case {"choices": []} as said:
                     self._last = said
                 case {"choices": [{"delta": dict(delta), "finish_reason": reason}, *_]} as said:
                     # The first delta holds a role and no text; thoughts and tool calls are no
                     # text either and are passed over.
-                    if text := delta.get("content"):
-                        events.append(Text(text))
+                    match delta:
+                        case {"content": str(text)} if text:
+                            yield Text(text)
+                        case {"content": value} if value is not None and value != "":
+                            raise EngineError("sent an answer that is no text")
                     if reason is not None:
                         self._reason, self._last = reason, said
                 case _:
                     raise EngineError("sent an event that is no chat completion")
-        return events
 
     def _finish(self) -> Done:
         if self._reason is None:
             raise EngineError("ended a chat completion without a reason")
-        usage, timings = self._last.get("usage", {}), self._last.get("timings", {})
         return Done(
             finish_reason="length" if self._reason == "length" else "stop",
-            tokens_in=_count(usage.get("prompt_tokens")),
-            tokens_out=_count(usage.get("completion_tokens")),
-            decode_ms=_count(timings.get("predicted_ms")),
+            tokens_in=_count(self._last, "usage", "prompt_tokens"),
+            tokens_out=_count(self._last, "usage", "completion_tokens"),
+            decode_ms=_count(self._last, "timings", "predicted_ms"),
         )
 
 
 def _read_last(said: dict[str, Any]) -> Done:
     return Done(
         finish_reason="length" if said.get("stop_type") == "limit" else "stop",
-        tokens_in=_count(said.get("tokens_evaluated")),
-        tokens_out=_count(said.get("tokens_predicted")),
-        decode_ms=_count(said.get("timings", {}).get("predicted_ms")),
+        tokens_in=_count(said, "tokens_evaluated"),
+        tokens_out=_count(said, "tokens_predicted"),
+        decode_ms=_count(said, "timings", "predicted_ms"),
     )
 
 
 def _read_error(said: dict[str, Any]) -> Refused:
-    """An error in mid-stream: below 500 it is the task's fault, else the engine's."""
+    """An error in mid-stream: a 4xx is the task's fault, anything else the engine's."""
     message = _error_message(said, "an error without a message")
     match said["error"]:
-        case {"code": int(status)} if status < 500:
+        case {"code": int(status)} if 400 <= status < 500:
             return Refused(message)
         case _:
             raise EngineError(f"gave up: {message}")
@@ -232,8 +234,14 @@ def _error_message(said: object, default: str) -> str:
             return default
 
 
-def _count(value: object) -> int | None:
-    return round(value) if isinstance(value, int | float) else None
+def _count(said: dict[str, Any], *path: str) -> int | None:
+    """The number at the end of the path; None where there is none."""
+    value: object = said
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return round(value)
 
 
 def _parse(body: bytes, default: object = None) -> Any:

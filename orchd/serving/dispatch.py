@@ -5,7 +5,9 @@ there is no second copy of it for any of them. It is synchronous: on one event l
 the critical section.
 
 Invariants: a granted task holds exactly one slot until ``release``; a replica's busy slots are the
-tasks granted to it and not released; a replica that was closed is granted nothing any more.
+tasks granted to it and not released; a replica that was closed, or that is doubted, is granted
+nothing. One that opens again under the same id has slots of its own: grants from before concern
+only the slots that were closed.
 """
 
 from __future__ import annotations
@@ -28,10 +30,13 @@ class Slots:
     replica_id: str
     total: int
     busy: int = 0
+    doubts: int = 0
+    """Grants whose stream broke and that have not been released yet."""
 
     @property
     def free(self) -> int:
-        return self.total - self.busy
+        """How many tasks it can be given now."""
+        return 0 if self.doubts else self.total - self.busy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +54,8 @@ class Dispatcher:
         self.queue = TaskQueue(bounds)
         self._open: dict[str, Slots] = {}
         self._held: set[Grant] = set()
-        self._sessions: OrderedDict[str, str] = OrderedDict()
+        self._doubted: set[Grant] = set()
+        self._sessions: OrderedDict[str, Slots] = OrderedDict()
 
     @property
     def open_slots_total(self) -> int:
@@ -69,11 +75,23 @@ class Dispatcher:
         """A replica takes no more tasks; those that it still has release what they hold."""
         self._open.pop(replica_id, None)
 
+    def doubt(self, grant: Grant) -> None:
+        """The replica broke its stream: grant nothing on it until this grant is released.
+
+        All its slots are doubted, not one: where it has died, whatever is granted on it breaks.
+        """
+        assert grant in self._held and grant not in self._doubted, "a doubt without a grant"
+        self._doubted.add(grant)
+        grant.slots.doubts += 1
+
     def release(self, grant: Grant) -> None:
         """The slot is free again."""
         assert grant in self._held, "a slot was given back twice"
         self._held.remove(grant)
         grant.slots.busy -= 1
+        if grant in self._doubted:
+            self._doubted.remove(grant)
+            grant.slots.doubts -= 1
 
     def dispatch(self) -> list[Grant]:
         """Grant slots for as long as a task waits and a slot is free, in the queue's order."""
@@ -86,22 +104,24 @@ class Dispatcher:
             task.step(Step.GRANT)
             slots.busy += 1
             self._remember(task, slots)
-            grants.append(Grant(task, slots))
-        self._held.update(grants)
+            grant = Grant(task, slots)
+            self._held.add(grant)
+            grants.append(grant)
         return grants
 
     def _choose(self, task: Task) -> Slots | None:
         """The replica that holds the session's KV cache if it has a slot free, else the idlest."""
-        preferred = self._open.get(self._sessions.get(task.spec.session_id or "", ""))
-        if preferred is not None and preferred.free:
-            return preferred
+        last = self._sessions.get(task.spec.session_id or "")
+        # A replica that has been opened again since then has lost its cache.
+        if last is not None and last.free and self._open.get(last.replica_id) is last:
+            return last
         idlest = max(self._open.values(), key=lambda slots: slots.free, default=None)
         return idlest if idlest is not None and idlest.free else None
 
     def _remember(self, task: Task, slots: Slots) -> None:
         if task.spec.session_id is None:
             return
-        self._sessions[task.spec.session_id] = slots.replica_id
+        self._sessions[task.spec.session_id] = slots
         self._sessions.move_to_end(task.spec.session_id)
         if len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)

@@ -29,7 +29,8 @@ class Entry:
         self.run: asyncio.Task[None] | None = None
         """The run that holds its slot; None while it waits and once it has ended."""
         self.abandonment: asyncio.TimerHandle | None = None
-        self._wakes: set[Callable[[], None]] = set()
+        # By reader, since two readers may share one wake.
+        self._wakes: dict[object, Callable[[], None]] = {}
 
     @property
     def has_readers(self) -> bool:
@@ -38,14 +39,16 @@ class Entry:
     def emit(self, event: TaskEvent) -> None:
         """Log an event and wake the readers."""
         self.log.append(event)
-        for wake in self._wakes:
+        for wake in tuple(self._wakes.values()):  # a reader may leave when it is woken
             wake()
 
-    def watch(self, wake: Callable[[], None]) -> None:
-        self._wakes.add(wake)
+    def watch(self, reader: object, wake: Callable[[], None]) -> None:
+        """Call ``wake`` after every event; it may only schedule, and never raises."""
+        self._wakes[reader] = wake
 
-    def unwatch(self, wake: Callable[[], None]) -> None:
-        self._wakes.discard(wake)
+    def unwatch(self, reader: object) -> bool:
+        """False when it did not watch."""
+        return self._wakes.pop(reader, None) is not None
 
     def describe_wait(self) -> str:
         """What a reader to whom nothing comes is waiting for."""
@@ -61,18 +64,15 @@ class Reader:
         self._entry = entry
         self._cursor = cursor
         self._on_change = on_change
-        self._wake: Callable[[], None] | None = None
 
     def attach(self, wake: Callable[[], None]) -> None:
         """Call ``wake`` after every event from now on."""
-        self._wake = wake
-        self._entry.watch(wake)
+        self._entry.watch(self, wake)
         self._on_change()
 
     def detach(self) -> None:
-        if self._wake is not None:
-            self._entry.unwatch(self._wake)
-            self._wake = None
+        """Wake nobody any more; nothing happens to a reader that is not attached."""
+        if self._entry.unwatch(self):
             self._on_change()
 
     def pull(self, limit_bytes: int) -> bytes:

@@ -1,14 +1,16 @@
 """The bounded queue of one pool: two priorities, FIFO within each, full policy Reject.
 
-Every operation takes the same time however many tasks wait. Invariant: a priority's bound is
-checked in ``has_room`` and nowhere else; ``push_front`` is for tasks that were admitted before and
-is therefore not bounded by it.
+Every operation takes the same time however many tasks wait. Invariants: within a priority tasks
+stand in the order in which they were admitted, those that came back included; a priority's bound
+is checked in ``has_room`` and nowhere else, and ``put_back`` is for tasks that were admitted before
+and is therefore not bounded by it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import count, takewhile
 
 from orchd.serving.task import Priority, Task
 
@@ -23,6 +25,7 @@ class TaskQueue:
         self._waiting: dict[Priority, OrderedDict[str, Task]] = {
             priority: OrderedDict() for priority in Priority
         }
+        self._turns = count()
 
     def depth(self, priority: Priority) -> int:
         """How many tasks of that priority wait."""
@@ -43,13 +46,20 @@ class TaskQueue:
     def push(self, task: Task) -> None:
         """Queue behind all of its priority; the caller has seen that there is room."""
         assert self.has_room(task.spec.priority), f"{task.spec.priority} is full"
+        task.turn = next(self._turns)
         self._waiting[task.spec.priority][task.spec.task_id] = task
 
-    def push_front(self, task: Task) -> None:
-        """Put a task that had its turn and lost it before all others of its priority."""
+    def put_back(self, task: Task) -> None:
+        """Put a task that had its turn and lost it before all that never had theirs.
+
+        The tasks of a replica that dies come back in any order, so it goes behind those of them
+        that were admitted before it. They are no more than the pool has slots.
+        """
         tasks = self._waiting[task.spec.priority]
-        tasks[task.spec.task_id] = task
-        tasks.move_to_end(task.spec.task_id, last=False)
+        earlier = list(takewhile(lambda other: other.turn < task.turn, tasks.values()))
+        for moved in (task, *reversed(earlier)):
+            tasks[moved.spec.task_id] = moved
+            tasks.move_to_end(moved.spec.task_id, last=False)
 
     def peek(self) -> Task | None:
         """The task whose turn is next: interactive before batch."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import Adapter, Done, Endpoint, Generation, Refused, Text
+from orchd.engines.adapter import Adapter, Done, Endpoint, Generation, Refused, Text, max_events
 from orchd.engines.client import Receiver, exchange
 from orchd.errors import EngineError
 
@@ -38,17 +38,21 @@ async def relay(
 ) -> Outcome:
     """Run one generation to its end. Cancel it to stop the engine's work on it."""
     parser = adapter.new_parser(generation)
+    events_left = max_events(pool, generation)
     last: Done | Refused | None = None
 
-    def on_body(chunk: bytes) -> None:
-        nonlocal last
+    def on_body(chunk: bytes) -> bool:
+        nonlocal events_left, last
         for event in parser.feed(chunk):
-            if last is not None:
-                return
-            if isinstance(event, Text):
-                listener.on_text(event.text)
-            else:
+            if not isinstance(event, Text):
+                # Its last word counts, however the connection ends after it.
                 last = event
+                return True
+            events_left -= 1
+            if events_left < 0:
+                raise EngineError("goes on beyond the tokens that it was asked for")
+            listener.on_text(event.text)
+        return False
 
     request = adapter.generation_request(pool, generation)
     try:
@@ -56,6 +60,5 @@ async def relay(
         if answer.status != 200:
             return adapter.read_refusal(answer.status, answer.body)
     except EngineError as error:
-        # Its last word counts, however the connection ends after it.
-        return last or Broken(str(error))
+        return Broken(str(error))
     return last or Broken("ended its stream without its last event")

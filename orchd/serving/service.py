@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -42,8 +43,8 @@ from orchd.serving.task import (
 
 log = logging.getLogger(__name__)
 
-_SETTLE_S = 0.5
-"""How long a slot whose stream broke is held back, so that the news of its replica's death comes
+SETTLE_S = 0.5
+"""How long a replica that broke a stream is granted nothing, so that the news of its death comes
 first: the socket's end and the process's end arrive in any order."""
 
 
@@ -56,11 +57,13 @@ class Service:
         adapters: Mapping[str, Adapter],
         encode: Encoder,
         explain: Callable[[str], str],
+        settle_s: float = SETTLE_S,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._abandon_after_s = config.tasks.abandon_after_s
         self._encode = encode
         self._explain = explain
+        self._settle_s = settle_s
         self._pools = {pool.id: Pool(pool, adapters[pool.engine]) for pool in config.pools}
         self._register = Register(config.tasks.retain_s, self._loop)
         self._runs: set[asyncio.Task[None]] = set()
@@ -91,7 +94,7 @@ class Service:
             task.predicted_start_ms = None if start_s is None else round(start_s * 1000)
         self._watch_abandonment(entry)
         has_room = queue.has_room(spec.priority)
-        backoff_ms = 0 if has_room else round(self._backoff_s(pool) * 1000)
+        backoff_ms = 0 if has_room else math.ceil(self._backoff_s(pool) * 1000)
         return Admitted(task_id, task.queue_position, task.predicted_start_ms, backoff_ms)
 
     def find(self, task_id: str) -> Entry | None:
@@ -119,8 +122,8 @@ class Service:
     def open_slots(self, pool_id: str, endpoint: Endpoint, slots: int) -> None:
         """A replica is ready and takes that many tasks at once."""
         pool = self._pools[pool_id]
-        pool.replicas[endpoint.replica_id] = Replica(endpoint, self._loop.create_future())
         pool.dispatcher.open_slots(endpoint.replica_id, slots)
+        pool.replicas[endpoint.replica_id] = Replica(endpoint, self._loop.create_future())
         self._dispatch(pool)
 
     def close_slots(self, pool_id: str, replica_id: str) -> None:
@@ -198,20 +201,23 @@ class Service:
             entry = self._register.get(grant.task.spec.task_id)
             assert entry is not None, "a waiting task was forgotten"
             name = f"serve {grant.task.spec.task_id}"
-            run = self._loop.create_task(self._serve(pool, entry, grant), name=name)
+            # Looked up here: at the run's first step the replica may be closed, or another one.
+            replica = pool.replicas[grant.slots.replica_id]
+            run = self._loop.create_task(self._serve(pool, entry, grant, replica), name=name)
             self._runs.add(run)
             # A callback, since a run that is cancelled before its first step runs no ``finally``.
-            run.add_done_callback(partial(self._release, pool, grant))
+            run.add_done_callback(partial(self._release, pool, entry, grant))
             entry.run = run
 
-    def _release(self, pool: Pool, grant: Grant, run: asyncio.Task[None]) -> None:
+    def _release(self, pool: Pool, entry: Entry, grant: Grant, run: asyncio.Task[None]) -> None:
         self._runs.discard(run)
+        if entry.run is run:
+            entry.run = None  # it holds the frames it ended in, and they hold the entry
         pool.dispatcher.release(grant)
         self._dispatch(pool)
 
-    async def _serve(self, pool: Pool, entry: Entry, grant: Grant) -> None:
+    async def _serve(self, pool: Pool, entry: Entry, grant: Grant, replica: Replica) -> None:
         """Run a granted task on its slot."""
-        replica = pool.replicas[grant.slots.replica_id]
         began_s = self._loop.time()
         try:
             outcome = await relay(
@@ -228,21 +234,23 @@ class Service:
                 case Refused(message):
                     self._end(entry, Failed(Code.INVALID_PARAMS, message, pool.config.engine))
                 case Broken(reason):
-                    self._recover(pool, entry, replica, reason)
-                    await asyncio.wait([replica.closed], timeout=_SETTLE_S)
+                    self._recover(pool, entry, grant, reason)
+                    await asyncio.wait([replica.closed], timeout=self._settle_s)
         except Exception:
             log.exception("task failed inside the daemon task=%s", entry.task.spec.task_id)
             if not entry.task.has_ended:
                 self._end(entry, Failed(Code.INTERNAL, "a bug in orchd", pool.config.engine))
 
-    def _recover(self, pool: Pool, entry: Entry, replica: Replica, reason: str) -> None:
+    def _recover(self, pool: Pool, entry: Entry, grant: Grant, reason: str) -> None:
         """The replica broke under the task: again from the head of the queue, or the end."""
-        task, replica_id = entry.task, replica.endpoint.replica_id
+        task, replica_id = entry.task, grant.slots.replica_id
+        pool.dispatcher.doubt(grant)
         log.warning("task=%s lost replica=%s: %s", task.spec.task_id, replica_id, reason)
         if task.can_requeue and not self._is_stopping:
             entry.run = None
             task.step(Step.REQUEUE)
-            pool.dispatcher.queue.push_front(task)
+            pool.dispatcher.queue.put_back(task)
+            self._dispatch(pool)
         else:
             message = f"replica {replica_id} {reason}"
             self._end(entry, Failed(Code.WORKER_RESET, message, pool.config.engine))

@@ -7,7 +7,7 @@ below lists every step that is allowed; any other is a bug and raises AssertionE
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum, auto
 
 from orchd.engines.adapter import FinishReason, Generation
@@ -78,13 +78,20 @@ class Task:
     tokens_logged: int = 0
     """Token events so far; the next one's ``i``."""
     requeues: int = 0
+    turn: int = 0
+    """Its place in the order of admission; the queue gives it."""
 
     def step(self, step: Step) -> None:
-        """Take one step of the table."""
+        """Take one step of the table. An ended task forgets what it was asked.
+
+        It is kept for its log only, and a prompt can be larger than any log.
+        """
         following = _STEPS.get((self.state, step))
         assert following is not None, f"task {self.spec.task_id}: {step} in {self.state}"
         self.state = following
         self.requeues += step is Step.REQUEUE
+        if following is State.ENDED:
+            self.spec = replace(self.spec, generation=Generation())
 
     @property
     def has_ended(self) -> bool:
@@ -107,7 +114,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    text: str
+    text: str = field(repr=False)
     index: int
 
 

@@ -318,6 +318,24 @@ def test_it_can_be_stopped_at_any_moment(drive: Drive[None], tmp_path: Path) -> 
     drive(scenario())
 
 
+def test_a_retry_that_was_due_does_not_come_after_the_stop(
+    drive: Drive[None], tmp_path: Path
+) -> None:
+    timing = Timing(RestartPolicy(first_delay_s=0.2, longest_delay_s=0.2))
+
+    async def scenario() -> None:
+        complaints: list[object] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        async with staged(tmp_path, timing, exit_at_load="no") as stage:
+            await stage.reach(State.BACKOFF)
+        await asyncio.sleep(0.25)
+        assert stage.only.state is State.DOWN
+        assert complaints == []
+
+    drive(scenario())
+
+
 def test_a_stop_twice_at_once_is_one(drive: Drive[None], tmp_path: Path) -> None:
     async def scenario() -> None:
         async with staged(tmp_path) as stage:

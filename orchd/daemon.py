@@ -72,17 +72,16 @@ async def _run(config: Config, token: Token) -> None:
 
     listen = await server.start(config.server.listen)
     _log_start(config, token, str(listen))
-    starting = asyncio.create_task(supervisor.start(), name="start replicas")
+    await _until(stop, supervisor.start())
     await stop.wait()
 
     log.info("stopping")
-    starting.cancel()
     service.stop_admission()
-    await _finish_or_hurry(service.finish_tasks(config.server.stop_grace_s), hurry)
+    await _until(hurry, service.finish_tasks(config.server.stop_grace_s))
     await service.end_tasks()
     await server.stop(_CONNECTION_GRACE_S)
     stopping = asyncio.create_task(supervisor.stop(), name="stop replicas")
-    await _finish_or_hurry(asyncio.shield(stopping), hurry)
+    await _until(hurry, asyncio.shield(stopping))
     supervisor.hurry()
     await stopping
     log.info("stopped")
@@ -101,13 +100,15 @@ def _watch_signals() -> tuple[asyncio.Event, asyncio.Event]:
     return stop, hurry
 
 
-async def _finish_or_hurry(work: Awaitable[None], hurry: asyncio.Event) -> None:
-    """Wait for the work; a signal that comes meanwhile, or came before, cancels it."""
-    finishing = asyncio.ensure_future(work)
-    hurrying = asyncio.create_task(hurry.wait(), name="hurry")
-    await asyncio.wait((finishing, hurrying), return_when=asyncio.FIRST_COMPLETED)
-    finishing.cancel()
-    hurrying.cancel()
+async def _until(signalled: asyncio.Event, work: Awaitable[None]) -> None:
+    """Do the work; cancel it at the signal. Raises what the work raises."""
+    working = asyncio.ensure_future(work)
+    waiting = asyncio.create_task(signalled.wait(), name="wait for a signal")
+    await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if working.done():
+        working.result()
+    working.cancel()
 
 
 def _log_start(config: Config, token: Token, address: str) -> None:

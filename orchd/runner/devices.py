@@ -15,7 +15,10 @@ from orchd.runner.placement import Gpu
 log = logging.getLogger(__name__)
 
 _SENTENCES = {
-    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no NVIDIA driver is installed (libnvidia-ml.so.1)",
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: (
+        "no NVIDIA driver is installed (libnvidia-ml.so.1); a pool may run without a GPU only where"
+        ' it says devices = ["cpu"]'
+    ),
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is installed but not loaded",
     pynvml.NVML_ERROR_NO_PERMISSION: "the NVIDIA driver may not be used by this user",
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (

@@ -85,6 +85,7 @@ class Replica:
         self._policy = timing.restart
         self._stop_grace_s = timing.stop_grace_s
         self._starts = 0
+        self._opened_s = self._since_s
         self._ready_for_s = 0.0
         self._failure = ""
         self._version: str | None = None
@@ -186,42 +187,46 @@ class Replica:
                 self._post(Event.PLACED)
 
     def _spawn(self) -> None:
-        lease = self._held_lease()
-        endpoint = Endpoint(self.plan.replica_id, HOST, lease.port, lease.key)
+        self._output = EngineOutput(self._loop.time())
+        try:
+            self._version = self._start_process(self._held_lease())
+        except HostError as error:
+            self._failure = str(error)
+            self._post(Event.SPAWN_FAILED)
+        except Exception:
+            # Whatever it was: a replica that is said to load and has no process would be stuck.
+            log.exception("spawning failed replica=%s", self.plan.replica_id)
+            self._failure = "a bug in orchd"
+            self._post(Event.SPAWN_FAILED)
+        else:
+            self._starts += 1
+            self._start_work(self._prove())
+
+    def _start_process(self, lease: Lease) -> str | None:
+        """Start the engine; its version where that is known without asking it."""
         launch = Launch(
             self._pool.model, lease.device, HOST, lease.port, lease.key, lease.is_cpu_shared
         )
-        self._output = EngineOutput(self._loop.time())
-        try:
-            found = find_executable(self._adapter.executables(self._pool))
-            self._process = EngineProcess(
-                [*found.command, *self._adapter.arguments(self._pool, launch)],
-                build_environment(
-                    os.environ, self._adapter.environment(launch), self._pool.env, lease.device
-                ),
-                Watcher(self._on_output, self._on_exit),
-            )
-        except Exception as error:
-            # Whatever it was: a replica that is said to load and has no process would be stuck.
-            self._failure = str(error) if isinstance(error, HostError) else "a bug in orchd"
-            if not isinstance(error, HostError):
-                log.exception("spawning failed replica=%s", self.plan.replica_id)
-            self._post(Event.SPAWN_FAILED)
-            return
-        self._starts += 1
-        self._version = found.version
+        found = find_executable(self._adapter.executables(self._pool))
+        self._process = EngineProcess(
+            [*found.command, *self._adapter.arguments(self._pool, launch)],
+            build_environment(
+                os.environ, self._adapter.environment(launch), self._pool.env, lease.device
+            ),
+            Watcher(self._on_output, self._on_exit),
+        )
         log.info(
             "started an engine pool=%s replica=%s device=%s pid=%d port=%d",
             *(self._pool.id, self.plan.replica_id, lease.device, self._process.pid, lease.port),
         )
-        self._start_work(self._prove(endpoint))
+        return found.version
 
-    async def _prove(self, endpoint: Endpoint) -> None:
+    async def _prove(self) -> None:
         try:
             identity = await prove_ready(
                 self._adapter,
                 self._pool,
-                endpoint,
+                self._endpoint(),
                 self._pool.model,
                 lambda: self._output.last_output_s,
             )
@@ -237,14 +242,12 @@ class Replica:
             self._post(Event.PROVEN)
 
     def _open_slots(self) -> None:
-        lease = self._held_lease()
         log.info("became ready pool=%s replica=%s", self._pool.id, self.plan.replica_id)
-        endpoint = Endpoint(self.plan.replica_id, HOST, lease.port, lease.key)
-        self._ready_at_s = self._loop.time()
-        self._gate.open_slots(self._pool.id, endpoint, self._pool.slots)
+        self._opened_s = self._loop.time()
+        self._gate.open_slots(self._pool.id, self._endpoint(), self._pool.slots)
 
     def _close_slots(self) -> None:
-        self._ready_for_s = self._loop.time() - self._ready_at_s
+        self._ready_for_s = self._loop.time() - self._opened_s
         self._gate.close_slots(self._pool.id, self.plan.replica_id)
 
     def _stop_process(self) -> None:
@@ -279,7 +282,11 @@ class Replica:
         self._failure = f"{self._failure}; then {how}" if self._state is State.FAILING else how
         self._post(Event.EXITED)
 
-    # -- in words ------------------------------------------------------------------------------
+    # -- what it holds -------------------------------------------------------------------------
+
+    def _endpoint(self) -> Endpoint:
+        lease = self._held_lease()
+        return Endpoint(self.plan.replica_id, HOST, lease.port, lease.key)
 
     def _held_lease(self) -> Lease:
         assert self._lease is not None, f"{self.plan.replica_id} holds nothing in {self._state}"

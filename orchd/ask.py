@@ -6,10 +6,11 @@ import http.client
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from orchd.config.listen import Listen
+from orchd.config.token import Token
 from orchd.errors import HostError, OrchdError
 
 _ANSWER_TIMEOUT_S = 30.0
@@ -26,7 +27,7 @@ class Daemon:
     """Where the daemon listens, and the token."""
 
     listen: Listen
-    token: str = field(repr=False)
+    token: Token
 
     def request(
         self, method: str, path: str, body: Mapping[str, object] | None = None
@@ -34,26 +35,32 @@ class Daemon:
         """One request on a connection of its own. Raises HostError where nobody answers."""
         host = _ANY_ADDRESS.get(self.listen.host, self.listen.host)
         connection = http.client.HTTPConnection(host, self.listen.port, timeout=_ANSWER_TIMEOUT_S)
-        headers = {"Authorization": f"Bearer {self.token}", "Connection": "close"}
+        headers = {"Authorization": f"Bearer {self.token.value}", "Connection": "close"}
         content = None if body is None else json.dumps(body).encode()
         try:
             connection.request(method, path, content, headers)
             return connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise HostError(f"no daemon answers on {self.listen}: {error}") from error
+            problem = f"no daemon answers on {self.listen} ({error}); orchd serve starts one"
+            raise HostError(problem) from error
 
 
 def ask(daemon: Daemon, task: Mapping[str, object], out: TextIO) -> None:
-    """Submit, stream to ``out``, and return at the task's end; Ctrl-C cancels the task.
+    """Submit, stream to ``out``, and return at the task's end.
+
+    Ctrl-C cancels the task, and so does a reader of ``out`` that is gone.
 
     Raises RefusedError with the daemon's words, HostError where it does not answer.
     """
     with daemon.request("POST", "/v1/tasks", task) as response:
+        if response.status == http.client.UNAUTHORIZED:
+            problem = f"the daemon on {daemon.listen} does not take the token of"
+            raise RefusedError(f"{problem} {daemon.token.origin}")
         admitted = _read_json(response, http.client.ACCEPTED)
     path = f"/v1/tasks/{admitted['task_id']}"
     try:
         _stream(daemon, path, out)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, BrokenPipeError):
         daemon.request("POST", f"{path}/cancel").close()
         raise
 

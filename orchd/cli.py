@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from orchd import __version__
 from orchd.ask import Daemon, ask, read_prompt
 from orchd.config.load import find_config, load_config
-from orchd.config.model import Config
+from orchd.config.model import AuthConfig, Config, ServerConfig
 from orchd.config.token import discover_token, ensure_token
 from orchd.engines.registry import ADAPTERS
-from orchd.errors import ConfigurationError, OrchdError
+from orchd.errors import ConfigurationError, NoConfigurationError, OrchdError
 
 OK, FAILED, MISCONFIGURED, INTERRUPTED = 0, 1, 2, 130
 
@@ -26,13 +26,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; every fault that orchd itself names is one clear line on stderr."""
     options = build_parser().parse_args(argv)
     try:
-        config = _load(options.config)
-        return int(options.run(config, options))
+        return int(options.run(options))
     except ConfigurationError as error:
         _complain(error)
         return MISCONFIGURED
     except OrchdError as error:
         _complain(error)
+        return FAILED
+    except BrokenPipeError:
+        # Nobody reads on; Python would complain when it flushes at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -66,17 +69,24 @@ def _load(explicit: str | None) -> Config:
     return load_config(find_config(explicit, os.environ), os.environ, rules)
 
 
-def _serve(config: Config, _: argparse.Namespace) -> int:
+def _serve(options: argparse.Namespace) -> int:
     # The daemon's rooms are not loaded for a mere question.
     from orchd import daemon
 
+    config = _load(options.config)
     daemon.start_logging()
     daemon.serve(config, ensure_token(config.auth, os.environ))
     return OK
 
 
-def _ask(config: Config, options: argparse.Namespace) -> int:
-    token = discover_token(config.auth, os.environ)
+def _ask(options: argparse.Namespace) -> int:
+    try:
+        config = _load(options.config)
+        server, auth = config.server, config.auth
+    except NoConfigurationError:
+        # A client needs none: it asks where a daemon listens by default.
+        server, auth = ServerConfig(), AuthConfig()
+    token = discover_token(auth, os.environ)
     task = {
         "prompt": read_prompt(options.prompt),
         "pool_id": options.pool,
@@ -85,7 +95,7 @@ def _ask(config: Config, options: argparse.Namespace) -> int:
         "seed": options.seed,
     }
     given = {name: value for name, value in task.items() if value is not None}
-    ask(Daemon(config.server.listen, token.value), given, sys.stdout)
+    ask(Daemon(server.listen, token), given, sys.stdout)
     print()
     return OK
 

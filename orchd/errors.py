@@ -60,6 +60,10 @@ class ConfigurationError(OrchdError):
         super().__init__("\n".join(f"{source}: {fault}" for fault in self.faults))
 
 
+class NoConfigurationError(ConfigurationError):
+    """No configuration file was named, and none is in the usual places."""
+
+
 class ClientError(OrchdError):
     """The one who asked is at fault; nothing was changed by the request."""
 

@@ -66,7 +66,8 @@ def ensure_demo_model(cache_dir: Path, model: DemoModel = DEMO_MODEL) -> Path:
     try:
         if not is_right(target, model):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with hold_lock(target.with_name(f".{target.name}.lock")):
+            waiting = "another run is fetching the demo model; waiting for it"
+            with hold_lock(target.with_name(f".{target.name}.lock"), waiting):
                 if not is_right(target, model):
                     fetch(target, model)
     except OSError as fault:
@@ -89,14 +90,17 @@ def is_right(path: Path, model: DemoModel) -> bool:
 
 
 @contextmanager
-def hold_lock(path: Path) -> Iterator[None]:
-    """The kernel drops the lock with its holder, so a killed run locks nobody out. The lock file
-    stays: removing it would let two runs hold locks on two files of one name."""
+def hold_lock(path: Path, waiting: str) -> Iterator[None]:
+    """Lets one run in at a time; says ``waiting`` where it has to wait.
+
+    The kernel drops the lock with its holder, so a killed run locks nobody out. The lock file
+    stays: removing it would let two runs hold locks on two files of one name.
+    """
     with path.open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another run is fetching the demo model; waiting for it")
+            say(waiting)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon_child import DaemonChild, Interrupted
-from demo_model import ensure_demo_model, find_cache_dir, say
+from demo_model import ensure_demo_model, find_cache_dir, hold_lock, say
 
 from orchd.ask import Daemon, ask
 from orchd.config.listen import Listen
@@ -90,28 +90,39 @@ def run_demo(
     model = parts.ensure_model(cache)
     # The daemon's own function and rule, called first, so that there is nothing to wait for.
     token = ensure_token(AuthConfig(), environ)
-    port = choose_port(wanted_port)
-    # A second demo beside a running one gets files of its own.
-    stem = "quickstart" if port == DEFAULT_PORT else f"quickstart-{port}"
-    configuration, log = cache / f"{stem}.toml", cache / f"{stem}.log"
-    write_configuration(configuration, model, port)
-    command = [*parts.orchd, "serve", "--config", str(configuration)]
-    say(f"Starting {shlex.join(command)}; its log: {log}")
-    with DaemonChild(command, log) as child:
-        demo = Demo(child, Daemon(Listen(HOST, port), token.value), log)
-        try:
-            await_ready(demo)
-            task_id = ask_question(demo, PROMPT if once is None else once)
-        except OrchdError as fault:
-            if child.has_exited_within(1.0):
-                raise explain_exit(demo) from fault
-            raise
-        if once is None:
-            # The question is answered: from here on a signal is the ordinary end.
-            with contextlib.suppress(Interrupted):
-                print_curl_lines(token, port, task_id, environ)
-                stay(demo)
-        say("Stopping the daemon.")
+    with contextlib.ExitStack() as alone:
+        # Until ours listens, another one must not choose the same port and the same files.
+        waiting = "Another quickstart is starting; waiting for it."
+        alone.enter_context(hold_lock(cache / ".quickstart.lock", waiting))
+        port = choose_port(wanted_port)
+        # A second demo beside a running one gets files of its own.
+        stem = "quickstart" if port == DEFAULT_PORT else f"quickstart-{port}"
+        configuration, log = cache / f"{stem}.toml", cache / f"{stem}.log"
+        write_configuration(configuration, model, port)
+        command = [*parts.orchd, "serve", "--config", str(configuration)]
+        say(f"Starting {shlex.join(command)}; its log: {log}")
+        with DaemonChild(command, log) as child:
+            demo = Demo(child, Daemon(Listen(HOST, port), token), log)
+            task_id = answer(demo, PROMPT if once is None else once, alone.close)
+            if once is None:
+                # The question is answered: from here on a signal is the ordinary end.
+                with contextlib.suppress(Interrupted):
+                    print_curl_lines(token, port, task_id, environ)
+                    print_ask_line(parts.orchd, configuration)
+                    stay(demo)
+            say("Stopping the daemon.")
+
+
+def answer(demo: Demo, prompt: str, on_ready: Callable[[], None]) -> str:
+    """Waits for the daemon, has the question answered; returns the id of the task."""
+    try:
+        await_ready(demo)
+        on_ready()
+        return ask_question(demo, prompt)
+    except OrchdError as fault:
+        if demo.child.has_exited_within(1.0):
+            raise explain_exit(demo) from fault
+        raise
 
 
 def choose_port(wanted: int | None) -> int:
@@ -219,6 +230,11 @@ def print_curl_lines(token: Token, port: int, task_id: str, environ: Mapping[str
     say("\nThe same with curl; each line works by itself in any shell of this account:")
     for purpose, line in list_curl_lines(token.origin, port, task_id, environ):
         print(f"\n# {purpose}\n{line}", flush=True)
+
+
+def print_ask_line(orchd: Sequence[str], configuration: Path) -> None:
+    line = shlex.join([*orchd, "ask", "--config", str(configuration), "Once upon a time"])
+    print(f"\n# the same with orchd's own client\n{line}", flush=True)
 
 
 def list_curl_lines(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -74,4 +75,6 @@ def complain(problem: str) -> int:
 
 
 if __name__ == "__main__":
+    # Until there is something to clean up, Ctrl-C just ends it: no traceback out of an import.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main())

@@ -107,12 +107,16 @@ prepare_venv() {
     if fingerprint=$(venv_fingerprint "$root") && venv_has "$root" "$extras" "$fingerprint"; then
         return
     fi
+    # Or bash would wait for a pip that was interrupted, and go on.
+    trap 'exit 130' INT
     # The lock is on the folder itself, which leaves no file behind. The one who had to wait looks
     # again: the other may have installed the same.
     (
+        trap 'exit 130' INT
         exec 9<"$root"
         flock 9
         fingerprint=$(venv_fingerprint "$root") || fingerprint=
         venv_has "$root" "$extras" "$fingerprint" || venv_install "$root" "$extras"
     )
+    trap - INT
 }

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from orchd.config.model import Config, PoolConfig
 from orchd.config.places import SYSTEM_CONFIG, home_dir, user_config
 from orchd.config.validate import EngineRule, validate
-from orchd.errors import ConfigurationError, Fault
+from orchd.errors import ConfigurationError, Fault, NoConfigurationError
 
 EXAMPLE = """\
 [[pools]]
@@ -36,7 +36,7 @@ def find_config(
     """Return the file to read: --config, $ORCHD_CONFIG, the user's own, the system's.
 
     A file that was named is returned whether it exists or not, so that a misspelt name is never
-    passed over for another file. Raises ConfigurationError where none is named and none is found.
+    passed over for another file. Raises NoConfigurationError where none is named and none is found.
     """
     named = explicit or environ.get("ORCHD_CONFIG")
     if named:
@@ -51,7 +51,7 @@ def find_config(
     listing = "".join(f"\n  {place}" for place in looked_at)
     example = "".join(f"\n  {line}" for line in EXAMPLE.splitlines())
     problem = f"none found; looked at:{listing}\nThe least that one holds:{example}"
-    raise ConfigurationError([Fault("", problem)], "configuration")
+    raise NoConfigurationError([Fault("", problem)], "configuration")
 
 
 def load_config(

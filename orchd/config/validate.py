@@ -260,7 +260,11 @@ def _name_nearest(name: str, known: Sequence[str]) -> str:
 
 def _describe_array(core: object) -> str:
     item, _ = get_args(core)
-    return "an array of tables" if family(split(item)[0]) is dataclass else "an array"
+    return (
+        "an array of tables (double brackets)"
+        if family(split(item)[0]) is dataclass
+        else "an array"
+    )
 
 
 _FORMS: Mapping[object, _Form] = {

@@ -155,7 +155,7 @@ class TestQueueInheritance:
         pytest.param("pools = []", "pools: must not be empty", id="empty-pools"),
         pytest.param(
             '[pools]\nid = "a"',
-            "pools: must be an array of tables, found a table",
+            "pools: must be an array of tables (double brackets), found a table",
             id="pools-as-one-table",
         ),
         pytest.param(

@@ -69,6 +69,31 @@ def test_ctrl_c_at_ask_cancels_the_task(daemon: Daemon) -> None:
     daemon.wait_for_replica(slots_busy=0)
 
 
+def test_a_reader_of_ask_that_is_gone_cancels_the_task(daemon: Daemon) -> None:
+    daemon.wait_for_replica(slots_busy=0)
+    with subprocess.Popen(
+        [*_command(daemon), "--max-tokens", "1000", "Count: 1 2 3 4"],
+        env=daemon.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as asking:
+        assert asking.stdout is not None and asking.stderr is not None
+        assert asking.stdout.read(1)
+        asking.stdout.close()
+        assert asking.wait(30) == 1
+        assert asking.stderr.read() == b""
+    daemon.wait_for_replica(slots_busy=0)
+
+
+def test_ask_with_another_token_says_whose_it_is(daemon: Daemon) -> None:
+    environ = {**daemon.environ, "ORCHD_API_TOKEN": "another"}
+    asked = subprocess.run(
+        [*_command(daemon), GREETING], env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert asked.returncode == 1
+    assert asked.stderr.endswith("does not take the token of ORCHD_API_TOKEN\n")
+
+
 def test_sigterm_ends_well_and_leaves_no_process_behind(own_daemon: Daemon) -> None:
     engine_pid = own_daemon.wait_for_replica(state="ready")["pid"]
     running = own_daemon.submit(prompt="Once", max_tokens=16, temperature=0)

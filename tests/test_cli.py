@@ -1,0 +1,70 @@
+"""The command line as a user meets it: real processes, one clear line for every fault."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import orchd
+
+
+def _run(home: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchd", *words],
+        env={"HOME": str(home), "PATH": "/usr/bin:/bin", **environ},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def test_version_is_the_packages(tmp_path: Path) -> None:
+    assert _run(tmp_path, "--version").stdout == f"orchd {orchd.__version__}\n"
+
+
+@pytest.mark.parametrize("words", [(), ("sreve",), ("ask", "--max-tokens", "many", "hi")])
+def test_a_wrong_command_line_is_told_with_the_usage(tmp_path: Path, words: tuple[str]) -> None:
+    ran = _run(tmp_path, *words)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("usage: orchd")
+
+
+def test_serve_without_a_configuration_shows_the_least_one(tmp_path: Path) -> None:
+    if Path("/etc/orchd/orchd.toml").exists():
+        pytest.skip("this machine has a configuration of its own")
+    ran = _run(tmp_path, "serve")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "none found; looked at:" in ran.stderr
+    assert 'engine = "llamacpp"' in ran.stderr
+
+
+def test_ask_needs_no_configuration(tmp_path: Path) -> None:
+    if Path("/etc/orchd/orchd.toml").exists():
+        pytest.skip("this machine has a configuration of its own")
+    ran = _run(tmp_path, "ask", "hi", ORCHD_API_TOKEN="no-daemon-has-this-token")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    # Whether or not a daemon of somebody's runs there.
+    assert "127.0.0.1:8642" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_ask_without_any_token_says_where_it_looked(tmp_path: Path) -> None:
+    config = tmp_path / "orchd.toml"
+    config.write_text('[[pools]]\nid = "a"\nengine = "llamacpp"\nmodel = "a.gguf"\n')
+    ran = _run(tmp_path, "ask", "--config", str(config), "hi")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert str(tmp_path / ".local/state/orchd/token") in ran.stderr
+
+
+def test_every_fault_of_a_configuration_is_told_at_once(tmp_path: Path) -> None:
+    config = tmp_path / "orchd.toml"
+    config.write_text('[server]\nlisen = "x"\n[[pools]]\nid = "a"\nengine = "llamcpp"\n')
+    ran = _run(tmp_path, "serve", "--config", str(config))
+    assert ran.returncode == 2
+    for part in ("server.lisen", "did you mean listen?", "pools[0].engine", "pools[0].model"):
+        assert part in ran.stderr
+    assert "Traceback" not in ran.stderr

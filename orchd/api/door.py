@@ -59,7 +59,8 @@ class Door:
             except ClientError as error:
                 return self.refuse(error)
             except Exception:
-                log.exception("failed at %s %s", request.head.method, request.head.path)
+                head = request.head
+                log.exception("failed at %s %s", head.method, head.path[:128])
                 return wire.error_response(Code.INTERNAL, "a bug in orchd; its log tells more")
 
         return handle

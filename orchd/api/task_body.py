@@ -16,6 +16,10 @@ from orchd.serving.task import Priority
 
 MAX_STOPS = 16
 MAX_TURNS = 4096
+MAX_NAME_CHARS = 4096
+"""Of a pool, a model or an engine; a path is no longer, and messages show it."""
+MAX_UNKNOWN_SHOWN = 8
+"""Where naming every fault ends: to look for the names nearest to 500,000 takes minutes."""
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -33,9 +37,9 @@ def _string(value: Any) -> str:
     return value
 
 
-def _filled_string(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise _WrongValueError("a string that is not empty")
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME_CHARS:
+        raise _WrongValueError(f"a string of 1 to {MAX_NAME_CHARS} characters")
     return value
 
 
@@ -101,9 +105,9 @@ _FIELDS: Mapping[str, Check] = {
     "messages": _turns,
     "task_id": _uuid,
     "session_id": _uuid,
-    "pool_id": _filled_string,
-    "model_ref": _filled_string,
-    "engine": _filled_string,
+    "pool_id": _name,
+    "model_ref": _name,
+    "engine": _name,
     "workload": _one_of("completion"),
     "priority": _one_of(*Priority),
     "max_tokens": _integer(1, 1_000_000),
@@ -152,15 +156,20 @@ def read_task(body: bytes) -> TaskRequest:
 def _check(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     values: dict[str, Any] = {}
     faults: list[str] = []
+    unknown: list[str] = []
     for name, value in document.items():
         check = _FIELDS.get(name)
         if check is None:
-            faults.append(f"unknown field {name[:64]!r}{_nearest(name)}")
+            unknown.append(name)
             continue
         try:
             values[name] = check(value)
         except _WrongValueError as error:
             faults.append(f"{name} must be {error}")
+    shown = unknown[:MAX_UNKNOWN_SHOWN]
+    faults += [f"unknown field {name[:64]!r}{_nearest(name)}" for name in shown]
+    if len(unknown) > len(shown):
+        faults.append(f"{len(unknown) - len(shown)} more unknown fields")
     return values, faults
 
 

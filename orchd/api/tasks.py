@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -20,6 +21,8 @@ _STREAM_HEADERS = (
     # nginx would otherwise hold tokens back until its buffer is full.
     (b"x-accel-buffering", b"no"),
 )
+# As many digits as no log has events; int() refuses some thousands of them.
+_EVENT_ID = re.compile(rb"[0-9]{1,18}")
 
 
 def submit(context: Context, request: Request) -> Reply:
@@ -78,12 +81,14 @@ def _find(context: Context, request: Request) -> Entry:
 
 def _read_cursor(request: Request, events: int) -> int:
     """The first event to send: 0, or the one behind ``Last-Event-ID``."""
-    last = request.head.value(b"last-event-id")
-    if last is None:
-        return 0
-    if not last.isdigit() or int(last) >= events:
-        shown = last[:32].decode("latin-1")
-        raise ClientError(
-            Code.INVALID_PARAMS, f"Last-Event-ID {shown!r} is no event of this task so far"
-        )
-    return int(last) + 1
+    ids = request.head.values(b"last-event-id")
+    match ids:
+        case []:
+            return 0
+        case [last] if _EVENT_ID.fullmatch(last) and int(last) < events:
+            return int(last) + 1
+        case _:
+            shown = b", ".join(ids)[:32].decode("latin-1")
+            raise ClientError(
+                Code.INVALID_PARAMS, f"Last-Event-ID {shown!r} is no event of this task so far"
+            )

@@ -19,7 +19,8 @@ from typing import Any, Protocol, cast
 
 import h11
 
-from orchd.errors import ClientError, Code
+from orchd.errors import ClientError
+from orchd.http1 import intake
 from orchd.http1.limits import Limits
 from orchd.http1.messages import (
     Accepted,
@@ -51,9 +52,6 @@ class _Phase(Enum):
     CLOSED = auto()
 
 
-_CODES = {431: Code.HEADERS_TOO_LARGE, 501: Code.NOT_IMPLEMENTED}
-"""h11's status hints that are more than a plain bad request."""
-
 _NO_HEAD = Head("", "", "", ())
 
 
@@ -80,7 +78,9 @@ class Connection(asyncio.Protocol):
         self._body = bytearray()
         self._pump: Pump | None = None
         self._lingering: asyncio.TimerHandle | None = None
-        self._ahead_bytes = 0
+        self._inbox = bytearray()
+        self._has_eof = False
+        self._turn: asyncio.Handle | None = None
 
     # -- what the transport tells us ---------------------------------------------------------
 
@@ -91,22 +91,18 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._phase in (_Phase.LINGERING, _Phase.CLOSED):
             return
-        self._h11.receive_data(data)
-        self._advance()
-        if self._phase is not _Phase.READING or not self._is_writable:
-            self._ahead_bytes += len(data)
-            if self._ahead_bytes > self._limits.ahead_bytes:
-                self._transport.pause_reading()
+        self._inbox += data
+        self._read_on()
 
     def eof_received(self) -> bool:
-        """A client may close its half and still read; a write finds out whether it does."""
-        if self._phase is _Phase.LINGERING:
+        """A client may close its half and still read; writing finds out whether it does."""
+        self._has_eof = True
+        if self._phase in (_Phase.LINGERING, _Phase.CLOSED):
             self._close()
             return False
-        self._h11.receive_data(b"")
         if self._pump is not None:
-            self._pump.ping()
-        self._advance()
+            self._pump.probe()
+        self._read_on()
         return True
 
     def pause_writing(self) -> None:
@@ -119,44 +115,76 @@ class Connection(asyncio.Protocol):
         self._read_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._close()
-        self._owner.closed(self)
+        try:
+            self._close()
+        finally:
+            self._owner.closed(self)
 
     # -- what the owner asks -----------------------------------------------------------------
 
     def finish(self) -> None:
         """Take no further request: close when idle, else after the reply that is under way."""
         self._is_last = True
-        if self._phase is _Phase.READING and self._h11.their_state is h11.IDLE:
+        is_idle = self._h11.their_state is h11.IDLE and not self._inbox
+        if self._phase is _Phase.READING and is_idle:
             self._close()
 
     def abort(self) -> None:
         """Drop the client at once, whatever is under way."""
-        self._close()
         self._transport.abort()
+        self._close()
 
     # -- reading -----------------------------------------------------------------------------
 
     def _read_on(self) -> None:
-        if self._phase is _Phase.READING and self._is_writable and self._ahead_bytes:
-            self._ahead_bytes = 0
-            self._transport.resume_reading()
-        self._advance()
+        """Go on with what the client sent, unless a loop turn is booked for that."""
+        if self._turn is None:
+            self._advance()
+        self._regulate_reading()
 
     def _advance(self) -> None:
-        """Take events from h11 for as long as it is the client's turn."""
+        self._turn = None
         try:
-            while self._phase is _Phase.READING and self._is_writable:
-                event = self._h11.next_event()
-                if event is h11.NEED_DATA:
-                    self._invite_body()
-                    return
-                self._take(cast(h11.Event, event))
+            self._take_events()
         except h11.RemoteProtocolError as error:
-            code = _CODES.get(error.error_status_hint, Code.INVALID_PARAMS)
-            self._refuse(ClientError(code, f"not HTTP/1.1: {error}"))
+            rest = None if self._head is not _NO_HEAD else self._h11.trailing_data[0]
+            self._refuse(intake.explain(error, rest, self._limits))
         except ClientError as error:
             self._refuse(error)
+        self._regulate_reading()
+
+    def _take_events(self) -> None:
+        """Take events from h11 for as long as it is the client's turn.
+
+        One slice of what came is fed, and the rest in later loop turns: else a client that sends
+        thousands of requests at once would hold up everybody for seconds.
+        """
+        is_fed = False
+        while self._phase is _Phase.READING and self._is_writable:
+            event = self._h11.next_event()
+            if event is not h11.NEED_DATA:
+                self._take(cast(h11.Event, event))
+            elif not self._inbox and not self._has_eof:
+                if self._h11.they_are_waiting_for_100_continue:
+                    self._write(h11.InformationalResponse(status_code=100, headers=[]))
+                return
+            elif is_fed:
+                self._turn = self._loop.call_soon(self._advance)
+                return
+            else:
+                self._h11.receive_data(bytes(self._inbox[: self._limits.slice_bytes]))
+                del self._inbox[: self._limits.slice_bytes]
+                is_fed = True
+
+    def _regulate_reading(self) -> None:
+        """Read no more while too much waits for its turn; what it waits for comes back here."""
+        # After its end a stream must not be read again, or it would end again.
+        if self._has_eof or self._phase is _Phase.CLOSED or self._transport.is_closing():
+            return
+        if len(self._inbox) > self._limits.ahead_bytes:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def _take(self, event: h11.Event) -> None:
         match event:
@@ -165,7 +193,7 @@ class Connection(asyncio.Protocol):
             case h11.Data():
                 self._body += event.data
                 if len(self._body) > self._limits.body_bytes:
-                    raise _too_large(self._limits.body_bytes)
+                    raise intake.too_large(self._limits)
             case h11.EndOfMessage():
                 self._answer()
             case h11.ConnectionClosed():
@@ -174,24 +202,14 @@ class Connection(asyncio.Protocol):
                 raise AssertionError(f"h11 gave a server {event!r}")
 
     def _open(self, event: h11.Request) -> None:
-        if event.http_version not in (b"1.0", b"1.1"):
-            version = event.http_version.decode("ascii")
-            raise ClientError(
-                Code.HTTP_VERSION_NOT_SUPPORTED, f"HTTP/{version} is not spoken here, 1.1 is"
-            )
-        path, _, query = event.target.decode("ascii").partition("?")
-        headers = tuple((bytes(name), bytes(value)) for name, value in event.headers)
-        self._head = head = Head(event.method.decode("ascii"), path, query, headers)
+        self._head = head = intake.read_head(event)
+        intake.check_head(head, event.http_version)
         self._verdict = self._application.open(head)
-        if isinstance(self._verdict, Response):
-            if _announces_body(head):
+        match self._verdict:
+            case Response() if intake.announces_body(head):
                 self._send(self._verdict)
-        elif int(head.value(b"content-length") or b"0") > self._limits.body_bytes:
-            raise _too_large(self._limits.body_bytes)
-
-    def _invite_body(self) -> None:
-        if self._h11.they_are_waiting_for_100_continue:
-            self._write(h11.InformationalResponse(status_code=100, headers=[]))
+            case Accepted():
+                intake.check_length(head, self._limits)
 
     # -- answering ---------------------------------------------------------------------------
 
@@ -199,26 +217,22 @@ class Connection(asyncio.Protocol):
         """The request is whole: call its handler, or give the answer that its head earned."""
         verdict, body = self._verdict, bytes(self._body)
         self._verdict, self._body = None, bytearray()
+        assert verdict is not None, "a request ended before its head was judged"
         match verdict:
             case Response():
                 self._send(verdict)
             case Accepted(handler, params):
                 self._send(handler(Request(self._head, params, body)))
-            case None:
-                raise AssertionError("a request ended before its head was judged")
 
     def _refuse(self, error: ClientError) -> None:
-        """Answer what broke HTTP, where an answer can still be given, and close."""
+        """Answer what broke HTTP, and close."""
         self._is_last = True
-        if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._send(self._application.refuse(error))
-        else:
-            self._close()
+        self._send(self._application.refuse(error))
 
     def _send(self, reply: Reply) -> None:
         headers = [*reply.headers, (b"date", formatdate(usegmt=True).encode())]
         # Without its whole body read, a request leaves the connection unfit for another.
-        if self._is_last or self._h11.their_state is not h11.DONE:
+        if self._is_last or self._h11.their_state in (h11.SEND_BODY, h11.ERROR):
             headers.append((b"connection", b"close"))
         # No length on a 204 (RFC 9110, section 8.6).
         if isinstance(reply, Response) and reply.status != HTTPStatus.NO_CONTENT:
@@ -244,10 +258,10 @@ class Connection(asyncio.Protocol):
         outlet = Outlet(
             write=lambda frames: self._write(h11.Data(data=frames)),
             finish=self._end_stream,
+            abort=self.abort,
             is_writable=lambda: self._is_writable,
         )
-        limits = self._limits
-        self._pump = Pump(source, outlet, limits.pull_bytes, limits.ping_s, self._loop)
+        self._pump = Pump(source, outlet, self._limits, self._loop)
 
     def _end_stream(self, frames: bytes) -> None:
         self._pump = None
@@ -257,37 +271,30 @@ class Connection(asyncio.Protocol):
 
     def _end_reply(self) -> None:
         self._head = _NO_HEAD
-        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
+        is_reusable = self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+        if is_reusable and not self._is_last:
             self._h11.start_next_cycle()
             self._phase = _Phase.READING
-            if self._is_last:
-                self._close()
-        elif self._h11.their_state in (h11.SEND_BODY, h11.ERROR):
-            self._begin_linger()
         else:
-            self._close()
+            self._begin_linger()
 
     def _begin_linger(self) -> None:
         """Close our half and read on: unread bytes would make the kernel send a reset instead."""
         self._phase = _Phase.LINGERING
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        self._inbox.clear()
+        self._body.clear()
+        if self._has_eof or self._transport.is_closing():
+            self._close()
+            return
+        self._transport.write_eof()
         self._lingering = self._loop.call_later(self._limits.linger_s, self._close)
 
     def _close(self) -> None:
         self._phase = _Phase.CLOSED
+        self._transport.close()
+        for handle in (self._lingering, self._turn):
+            if handle is not None:
+                handle.cancel()
         if self._pump is not None:
             self._pump.stop()
             self._pump = None
-        if self._lingering is not None:
-            self._lingering.cancel()
-        self._transport.close()
-
-
-def _announces_body(head: Head) -> bool:
-    lengths = head.values(b"content-length")
-    return bool(head.values(b"transfer-encoding")) or any(int(value) for value in lengths)
-
-
-def _too_large(limit_bytes: int) -> ClientError:
-    return ClientError(Code.PAYLOAD_TOO_LARGE, f"the body is larger than {limit_bytes} bytes")

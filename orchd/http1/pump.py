@@ -10,10 +10,20 @@ Invariant: after ``stop`` it holds no timer and no callback, and its source is d
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from orchd.http1.limits import Limits
 from orchd.http1.messages import Source
+
+log = logging.getLogger(__name__)
+
+_PULLS_PER_TURN = 16
+"""A client that reads as fast as we write must not keep the loop for itself."""
+
+_RESET_S = 0.5
+"""How long a reset takes to come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,8 @@ class Outlet:
     """Send some of it."""
     finish: Callable[[bytes], None]
     """Send the last of it; the pump has stopped by then."""
+    abort: Callable[[], None]
+    """Break off: the source failed."""
     is_writable: Callable[[], bool]
 
 
@@ -34,18 +46,16 @@ class Pump:
         self,
         source: Source,
         outlet: Outlet,
-        pull_bytes: int,
-        ping_s: float,
+        limits: Limits,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._source = source
         self._outlet = outlet
-        self._pull_bytes = pull_bytes
-        self._ping_s = ping_s
+        self._limits = limits
         self._loop = loop
         self._written_s = loop.time()
         self._turn: asyncio.Handle | None = None
-        self._timer = loop.call_later(ping_s, self._watch_silence)
+        self._timer = loop.call_later(limits.ping_s, self._watch_silence, limits.ping_s)
         source.attach(self.wake)
         self.wake()
 
@@ -54,10 +64,15 @@ class Pump:
         if self._turn is None:
             self._turn = self._loop.call_soon(self._run)
 
-    def ping(self) -> None:
-        """Say now what is awaited."""
-        if self._outlet.is_writable():
-            self._write(self._source.describe_wait())
+    def probe(self) -> None:
+        """Find out whether the reader is still there.
+
+        The first write to one that is gone earns a reset, which nobody sees who does not read; the
+        next write fails on it.
+        """
+        self._ping()
+        self._timer.cancel()
+        self._timer = self._loop.call_later(_RESET_S, self._watch_silence, 0.0)
 
     def stop(self) -> None:
         self._timer.cancel()
@@ -67,8 +82,18 @@ class Pump:
 
     def _run(self) -> None:
         self._turn = None
-        while self._outlet.is_writable():
-            frames = self._source.pull(self._pull_bytes)
+        try:
+            self._drain()
+        except Exception:
+            # A client that is left waiting could not tell this from a slow engine.
+            log.exception("a stream's source failed")
+            self._outlet.abort()
+
+    def _drain(self) -> None:
+        for _ in range(_PULLS_PER_TURN):
+            if not self._outlet.is_writable():
+                return
+            frames = self._source.pull(self._limits.pull_bytes)
             if self._source.is_finished:
                 self.stop()
                 self._outlet.finish(frames)
@@ -76,14 +101,20 @@ class Pump:
             if not frames:
                 return
             self._write(frames)
+        self.wake()
 
     def _write(self, frames: bytes) -> None:
         self._written_s = self._loop.time()
         self._outlet.write(frames)
 
-    def _watch_silence(self) -> None:
+    def _ping(self) -> None:
+        if self._outlet.is_writable():
+            self._write(self._source.describe_wait())
+
+    def _watch_silence(self, most_s: float) -> None:
+        ping_s = self._limits.ping_s
         silent_s = self._loop.time() - self._written_s
-        if silent_s >= self._ping_s:
-            self.ping()
+        if silent_s >= most_s:
+            self._ping()
             silent_s = 0.0
-        self._timer = self._loop.call_later(self._ping_s - silent_s, self._watch_silence)
+        self._timer = self._loop.call_later(ping_s - silent_s, self._watch_silence, ping_s)

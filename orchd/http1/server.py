@@ -14,6 +14,9 @@ from orchd.http1.connection import Connection
 from orchd.http1.limits import Limits
 from orchd.http1.messages import Application
 
+_ABORT_S = 1.0
+"""An abort takes a loop turn; a stop must not hang on a connection that does not even do that."""
+
 
 class HttpServer:
     """One listening socket and the connections that came through it."""
@@ -23,10 +26,19 @@ class HttpServer:
         self._limits = limits or Limits()
         self._live: set[Connection] = set()
         self._server: asyncio.Server | None = None
+        self._is_stopping = False
         self._all_closed: asyncio.Future[None] | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._live)
 
     def opened(self, connection: Connection) -> None:
         self._live.add(connection)
+        # The kernel had it already when the listening socket was closed.
+        if self._is_stopping:
+            connection.abort()
 
     def closed(self, connection: Connection) -> None:
         self._live.discard(connection)
@@ -51,6 +63,7 @@ class HttpServer:
 
     async def stop(self, grace_s: float) -> None:
         """Take no new connection, let replies under way finish for ``grace_s``, drop the rest."""
+        self._is_stopping = True
         if self._server is not None:
             self._server.close()
         for connection in tuple(self._live):
@@ -58,7 +71,7 @@ class HttpServer:
         await self._wait_closed(grace_s)
         for connection in tuple(self._live):
             connection.abort()
-        await self._wait_closed(grace_s)
+        await self._wait_closed(_ABORT_S)
 
     async def _wait_closed(self, timeout_s: float) -> None:
         if self._live:

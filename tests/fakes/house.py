@@ -1,0 +1,77 @@
+"""The house behind the handlers, with tasks that a test made and nothing that runs them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from orchd.api import wire
+from orchd.api.context import Context
+from orchd.config.model import PoolConfig
+from orchd.engines.adapter import Generation
+from orchd.serving.dispatch import Slots
+from orchd.serving.entry import Entry, Reader
+from orchd.serving.event_log import EventLog
+from orchd.serving.pool_choice import TaskRequest
+from orchd.serving.service import Service
+from orchd.serving.task import Admitted, Priority, Rejected, Task, TaskEvent, TaskSpec
+
+TASK_ID = "123e4567-e89b-12d3-a456-426614174000"
+
+
+@dataclass
+class FakeReplica:
+    """A replica that is ready; ``reason`` says why not."""
+
+    reason: str | None = None
+    state: str = "ready"
+    restarts: int = 0
+    replica_id: str = "chat-0"
+    device: str | None = "cpu"
+    pid: int | None = 4242
+    engine_version: str | None = "b1"
+
+
+class FakeService:
+    """Answers every submission with ``outcome``."""
+
+    def __init__(self) -> None:
+        self.outcome: Admitted | Rejected | Exception = Admitted(TASK_ID, 0, 0, 0)
+        self.submitted: list[TaskRequest] = []
+        self.cancelled: list[Entry] = []
+        self.entries: dict[str, Entry] = {}
+
+    def add(self, task_id: str, *events: TaskEvent) -> Entry:
+        generation = Generation(prompt="a")
+        task = Task(TaskSpec(task_id, "chat", Priority.INTERACTIVE, None, generation), 0)
+        entry = self.entries[task_id] = Entry(task, EventLog(wire.encode_event))
+        for event in events:
+            entry.emit(event)
+        return entry
+
+    def submit(self, request: TaskRequest) -> Admitted | Rejected:
+        self.submitted.append(request)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+    def find(self, task_id: str) -> Entry | None:
+        return self.entries.get(task_id)
+
+    def open_reader(self, entry: Entry, cursor: int) -> Reader:
+        return Reader(entry, cursor, lambda: None)
+
+    def cancel(self, entry: Entry) -> None:
+        self.cancelled.append(entry)
+
+    def queue_depths(self, pool_id: str) -> dict[Priority, int]:
+        return {Priority.INTERACTIVE: 2, Priority.BATCH: 1}
+
+    def slots(self, pool_id: str, replica_id: str) -> Slots | None:
+        return None
+
+
+def build_context(service: FakeService, *replicas: FakeReplica) -> Context:
+    """One pool named ``chat``, with these replicas."""
+    pool = PoolConfig(id="chat", engine="llamacpp", model="/models/a.gguf")
+    return Context(cast(Service, service), (pool,), lambda pool_id: replicas)

@@ -73,7 +73,9 @@ class FakeApplication:
         match head.path.split("/")[1:]:
             case ["secret"]:
                 return wire.error_response(Code.UNAUTHORIZED, "no token")
-            case ["echo" | "large" | "nothing"] | ["stream", _]:
+            case ["echo" | "large" | "nothing"]:
+                return Accepted(self._handle, {})
+            case ["stream", number] if number in map(str, range(len(self.sources))):
                 return Accepted(self._handle, {})
             case _:
                 return wire.error_response(Code.NOT_FOUND, f"there is no {head.path[:128]} here")

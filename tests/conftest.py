@@ -8,11 +8,18 @@ from typing import Any, TypeVar
 
 import pytest
 import uvloop
+from hypothesis import settings
 
 T = TypeVar("T")
 Drive = Callable[[Coroutine[Any, Any, T]], T]
 
 SCENARIO_TIMEOUT_S = 60.0
+
+# The same examples in every run, and no time limit for one: a red run has its cause in the code.
+# New examples: --hypothesis-profile=explore.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture

@@ -41,8 +41,9 @@ _JSON: Headers = ((b"content-type", b"application/json"), (b"cache-control", b"n
 
 
 def json_response(status: int, value: object, headers: Headers = ()) -> Response:
-    """An answer with a JSON body."""
-    return Response(status, orjson.dumps(value), (*_JSON, *headers))
+    """An answer with a JSON body; it ends a line, for those who read it in a terminal."""
+    body = orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+    return Response(status, body, (*_JSON, *headers))
 
 
 def error_response(

@@ -48,7 +48,7 @@ ROOMS: dict[str, Room] = {
         imports=("errors",),
     ),
     "http1": Room(
-        pure=("messages", "router", "auth", "sse", "limits", "intake"),
+        pure=("messages", "router", "auth", "sse", "limits", "intake", "outgoing"),
         shells=("connection", "pump", "server"),
         imports=("errors", "config"),
         third_party=("h11", "orjson"),

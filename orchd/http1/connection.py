@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from email.utils import formatdate
 from enum import Enum, auto
-from http import HTTPStatus
 from typing import Any, Protocol, cast
 
 import h11
@@ -32,6 +31,7 @@ from orchd.http1.messages import (
     Source,
     StreamedResponse,
 )
+from orchd.http1.outgoing import build_head
 from orchd.http1.pump import Outlet, Pump
 
 
@@ -230,15 +230,10 @@ class Connection(asyncio.Protocol):
         self._send(self._application.refuse(error))
 
     def _send(self, reply: Reply) -> None:
-        headers = [*reply.headers, (b"date", formatdate(usegmt=True).encode())]
         # Without its whole body read, a request leaves the connection unfit for another.
-        if self._is_last or self._h11.their_state in (h11.SEND_BODY, h11.ERROR):
-            headers.append((b"connection", b"close"))
-        # No length on a 204 (RFC 9110, section 8.6).
-        if isinstance(reply, Response) and reply.status != HTTPStatus.NO_CONTENT:
-            headers.append((b"content-length", b"%d" % len(reply.body)))
-        reason = HTTPStatus(reply.status).phrase.encode()
-        head = h11.Response(status_code=reply.status, headers=headers, reason=reason)
+        is_unfit = self._h11.their_state in (h11.SEND_BODY, h11.ERROR)
+        date = formatdate(usegmt=True).encode()
+        head = build_head(reply, date, is_last=self._is_last or is_unfit)
         match reply:
             case StreamedResponse(source) if self._head.method != "HEAD":
                 self._write(head)

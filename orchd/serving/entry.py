@@ -1,7 +1,8 @@
 """A known task with its log and its readers.
 
 Invariants: every event goes through ``emit``, which wakes every reader; a reader holds its cursor
-and nothing else, so a slow one costs nobody anything.
+and nothing else, so a slow one costs nobody anything; what an engine still says of a task that has
+ended (a cancelled run stops one loop turn later) is dropped.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from orchd.serving.event_log import EventLog
-from orchd.serving.task import State, Task, TaskEvent
+from orchd.serving.task import Started, State, Step, Task, TaskEvent, Token
 
 _AWAITED = {
     State.QUEUED: "waiting in the queue",
@@ -41,6 +42,21 @@ class Entry:
         self.log.append(event)
         for wake in tuple(self._wakes.values()):  # a reader may leave when it is woken
             wake()
+
+    def log_start(self) -> None:
+        """The engine has taken the task: told once, also when another takes it again."""
+        if self.task.has_ended:
+            return
+        self.task.step(Step.START)
+        if not self.log.has_started:
+            self.emit(Started(self.task.queue_position, self.task.predicted_start_ms))
+
+    def log_text(self, text: str) -> None:
+        """The engine has written a piece of the answer."""
+        if self.task.has_ended:
+            return
+        self.emit(Token(text, self.task.tokens_logged))
+        self.task.tokens_logged += 1
 
     def watch(self, reader: object, wake: Callable[[], None]) -> None:
         """Call ``wake`` after every event; it may only schedule, and never raises."""

@@ -34,11 +34,9 @@ from orchd.serving.task import (
     Failed,
     Priority,
     Rejected,
-    Started,
     State,
     Step,
     Task,
-    Token,
 )
 
 log = logging.getLogger(__name__)
@@ -225,12 +223,13 @@ class Service:
                 pool.config,
                 replica.endpoint,
                 entry.task.spec.generation,
-                Listener(lambda: self._log_start(entry), lambda text: self._log_text(entry, text)),
+                Listener(entry.log_start, entry.log_text),
             )
             match outcome:
                 case Done():
-                    pool.pace.observe(self._loop.time() - began_s)
-                    self._end(entry, _ended(outcome, entry.task, self._loop.time() - began_s))
+                    service_s = self._loop.time() - began_s
+                    pool.pace.observe(service_s)
+                    self._end(entry, entry.task.describe_end(outcome, service_s))
                 case Refused(message):
                     self._end(entry, Failed(Code.INVALID_PARAMS, message, pool.config.engine))
                 case Broken(reason):
@@ -255,20 +254,6 @@ class Service:
             message = f"replica {replica_id} {reason}"
             self._end(entry, Failed(Code.WORKER_RESET, message, pool.config.engine))
 
-    def _log_start(self, entry: Entry) -> None:
-        # A cancelled task's run ends one loop turn later: what comes in between is dropped.
-        if entry.task.has_ended:
-            return
-        entry.task.step(Step.START)
-        if not entry.log.has_started:
-            entry.emit(Started(entry.task.queue_position, entry.task.predicted_start_ms))
-
-    def _log_text(self, entry: Entry, text: str) -> None:
-        if entry.task.has_ended:
-            return
-        entry.emit(Token(text, entry.task.tokens_logged))
-        entry.task.tokens_logged += 1
-
     def _end(self, entry: Entry, event: Ended | Failed) -> None:
         entry.task.step(Step.END)
         entry.emit(event)
@@ -287,13 +272,3 @@ class Service:
             entry.abandonment = self._loop.call_later(
                 self._abandon_after_s, self.cancel, entry, reason
             )
-
-
-def _ended(done: Done, task: Task, service_s: float) -> Ended:
-    """The engine's own figures; ours only where it keeps none."""
-    return Ended(
-        tokens_in=done.tokens_in or 0,
-        tokens_out=task.tokens_logged if done.tokens_out is None else done.tokens_out,
-        decode_ms=round(service_s * 1000) if done.decode_ms is None else done.decode_ms,
-        finish_reason=done.finish_reason,
-    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum, auto
 
-from orchd.engines.adapter import FinishReason, Generation
+from orchd.engines.adapter import Done, FinishReason, Generation
 from orchd.errors import Code
 
 
@@ -92,6 +92,15 @@ class Task:
         self.requeues += step is Step.REQUEUE
         if following is State.ENDED:
             self.spec = replace(self.spec, generation=Generation())
+
+    def describe_end(self, done: Done, service_s: float) -> Ended:
+        """The engine's own figures; ours only where it keeps none."""
+        return Ended(
+            tokens_in=done.tokens_in or 0,
+            tokens_out=self.tokens_logged if done.tokens_out is None else done.tokens_out,
+            decode_ms=round(service_s * 1000) if done.decode_ms is None else done.decode_ms,
+            finish_reason=done.finish_reason,
+        )
 
     @property
     def has_ended(self) -> bool:

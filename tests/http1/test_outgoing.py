@@ -33,5 +33,5 @@ def test_length_and_close_are_added_where_they_apply(
 
 def test_the_replys_own_headers_come_first_and_the_reason_is_said() -> None:
     head = build_head(Response(429, b"x", ((b"retry-after", b"7"),)), DATE, is_last=False)
-    assert list(head.headers)[0] == (b"retry-after", b"7")
+    assert next(iter(head.headers)) == (b"retry-after", b"7")
     assert (head.status_code, head.reason) == (429, b"Too Many Requests")

@@ -20,6 +20,9 @@ MAX_NAME_CHARS = 4096
 """Of a pool, a model or an engine; a path is no longer, and messages show it."""
 MAX_UNKNOWN_SHOWN = 8
 """Where naming every fault ends: to look for the names nearest to 500,000 takes minutes."""
+MAX_COMMAS = 65_536
+"""Commas and opening brackets, which bound the values: MAX_TURNS turns have 12,288. To read four
+million empty lists, which fit into a body, would hold up everybody for more than a second."""
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -124,6 +127,8 @@ _SAMPLING = ("seed", "temperature", "top_p", "top_k", "min_p")
 
 def read_task(body: bytes) -> TaskRequest:
     """What the client wants. Raises ClientError that names every fault of the body."""
+    if _has_too_many_values(body):
+        raise ClientError(Code.INVALID_PARAMS, "the body holds more values than any task has")
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -151,6 +156,21 @@ def read_task(body: bytes) -> TaskRequest:
         engine=values.get("engine"),
         ctx=values.get("ctx"),
     )
+
+
+def _has_too_many_values(body: bytes) -> bool:
+    if _count_commas(body) <= MAX_COMMAS:
+        return False
+    # Those in strings do not count: a prompt may be a document itself. A value and its key have
+    # four quotes at most; where there are more, cutting at them would take as long as reading.
+    bare = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if bare.count(b'"') > 4 * MAX_COMMAS:
+        return True
+    return _count_commas(b"".join(bare.split(b'"')[::2])) > MAX_COMMAS
+
+
+def _count_commas(text: bytes) -> int:
+    return sum(map(text.count, (b",", b"[", b"{")))
 
 
 def _check(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -4,9 +4,9 @@ The way of a request: bytes → h11 → head → ``Application.open`` (token, ro
 reply → h11 → bytes. Everything is a synchronous step of the event loop; a streamed reply is left to
 a pump.
 
-Invariants: ``_phase`` says whose turn it is and only ``_begin_*`` and ``_close`` set it; requests
-are answered in the order in which they came; what a client sends ahead of its turn is bounded, as
-is what it does not read; nothing of a connection outlives ``connection_lost``.
+Invariants: ``_phase`` says whose turn it is and only ``_begin_*``, ``_end_reply`` and ``_close``
+set it; requests are answered in the order in which they came; what a client sends ahead of its turn
+is bounded, as is what it does not read; nothing of a connection outlives ``connection_lost``.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ from collections.abc import Callable
 
 from orchd.serving.task import Ended, Failed, Started, TaskEvent, Token
 
+FRAME_COST_BYTES = 43
+"""What a frame takes beside its bytes: the object's head, rounded up, and its place in the list."""
+
 Encoder = Callable[[int, TaskEvent], bytes]
 """Makes the frame that goes over the wire of an event's number and the event."""
 
@@ -22,7 +25,8 @@ class EventLog:
     def __init__(self, encode: Encoder) -> None:
         self._encode = encode
         self._frames: list[bytes] = []
-        self.size_bytes = 0
+        self.cost_bytes = 0
+        """How much memory the frames take."""
         self.has_started = False
         self.is_closed = False
 
@@ -42,7 +46,7 @@ class EventLog:
                 pass
         frame = self._encode(len(self._frames), event)
         self._frames.append(frame)
-        self.size_bytes += len(frame)
+        self.cost_bytes += len(frame) + FRAME_COST_BYTES
         self.is_closed = isinstance(event, Ended | Failed)
 
     def read(self, cursor: int, limit_bytes: int) -> tuple[bytes, int]:

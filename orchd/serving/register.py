@@ -7,17 +7,24 @@ import asyncio
 from orchd.serving.entry import Entry
 from orchd.serving.retention import Retention
 
-RETAINED_LOG_BYTES = 64 * 1024 * 1024
-"""How much the logs of ended tasks may take together."""
+RETAINED_BYTES = 64 * 1024 * 1024
+"""How much memory the ended tasks may take together."""
+ENTRY_COST_BYTES = 1200
+"""What an ended task takes beside its frames (measured)."""
 
 
 class Register:
     """Entries by task id, and the one timer that forgets the ended ones."""
 
-    def __init__(self, retain_s: float, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        retain_s: float,
+        loop: asyncio.AbstractEventLoop,
+        retained_bytes: int = RETAINED_BYTES,
+    ) -> None:
         self._loop = loop
         self._entries: dict[str, Entry] = {}
-        self._retention = Retention(retain_s, RETAINED_LOG_BYTES)
+        self._retention = Retention(retain_s, retained_bytes)
         self._timer: asyncio.TimerHandle | None = None
 
     def get(self, task_id: str) -> Entry | None:
@@ -33,7 +40,8 @@ class Register:
     def retire(self, entry: Entry) -> None:
         """The task has ended: keep it for a while."""
         now_s = self._loop.time()
-        self._retention.keep(entry.task.spec.task_id, entry.log.size_bytes, now_s)
+        cost_bytes = ENTRY_COST_BYTES + entry.log.cost_bytes
+        self._retention.keep(entry.task.spec.task_id, cost_bytes, now_s)
         self._forget_expired()
 
     def close(self) -> None:

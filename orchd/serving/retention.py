@@ -1,7 +1,7 @@
 """Which ended tasks are still kept so that their events can be fetched again.
 
-A task is forgotten ``retain_s`` after its end, or earlier, the oldest first, when the kept logs
-together are larger than ``budget_bytes``.
+A task is forgotten ``retain_s`` after its end, or earlier, the oldest first, when those that are
+kept take more memory together than ``budget_bytes``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Retention:
         self._size_bytes = 0
 
     def keep(self, task_id: str, size_bytes: int, now_s: float) -> None:
-        """A task has ended; its log takes that many bytes."""
+        """A task has ended; it takes that many bytes."""
         self._kept.append(_Kept(task_id, size_bytes, now_s + self._retain_s))
         self._size_bytes += size_bytes
 

@@ -166,5 +166,5 @@ class Rejected:
     code: Code
     message: str
     engine: str | None = None
-    backoff_s: float | None = field(default=None)
+    backoff_s: float | None = None
     """When it is worth coming back, where that can be told."""

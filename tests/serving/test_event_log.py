@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchd.errors import Code
-from orchd.serving.event_log import EventLog
+from orchd.serving.event_log import FRAME_COST_BYTES, EventLog
 from orchd.serving.task import Ended, Failed, Started, TaskEvent, Token
 
 STARTED, END = Started(0, 0), Ended(1, 1, 1, "stop")
@@ -44,7 +44,8 @@ def test_only_what_the_grammar_allows_can_be_logged(events: list[TaskEvent]) -> 
                 log.append(event)
         frames = b"".join(encode(n, e) for n, e in enumerate(_events(word)))
         assert log.read(0, 1000) == (frames, len(word))
-        assert (len(log), log.size_bytes) == (len(word), len(frames))
+        cost_bytes = len(frames) + FRAME_COST_BYTES * len(word)
+        assert (len(log), log.cost_bytes) == (len(word), cost_bytes)
         assert log.has_started == ("s" in word)
         assert log.is_closed == word.endswith(("e", "x"))
 

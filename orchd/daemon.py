@@ -31,6 +31,7 @@ from orchd.serving.service import Service
 
 log = logging.getLogger("orchd")
 
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LEVELS = ("debug", "info", "warning", "error")
 
 _CONNECTION_GRACE_S = 2.0
@@ -85,6 +86,7 @@ async def _run(config: Config, token: Token) -> None:
     supervisor.hurry()
     await stopping
     log.info("stopped")
+    _ignore_signals()
 
 
 def _watch_signals() -> tuple[asyncio.Event, asyncio.Event]:
@@ -95,9 +97,18 @@ def _watch_signals() -> tuple[asyncio.Event, asyncio.Event]:
         (hurry if stop.is_set() else stop).set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
     return stop, hurry
+
+
+def _ignore_signals() -> None:
+    """From now on a signal is too late; its default action would spoil the exit code."""
+    loop = asyncio.get_running_loop()
+    for number in _STOP_SIGNALS:
+        # The loop would bring the default action back when it closes.
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
 
 
 async def _until(signalled: asyncio.Event, work: Awaitable[None]) -> None:

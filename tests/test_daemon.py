@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,17 @@ def test_a_stop_while_the_engine_loads(tmp_path: Path) -> None:
 def test_a_stop_right_after_the_start(tmp_path: Path) -> None:
     with run_daemon(write_config(tmp_path)) as daemon:
         daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 0
+        assert "Traceback" not in daemon.log
+
+
+def test_a_shower_of_signals_does_not_spoil_the_exit_code(tmp_path: Path) -> None:
+    with run_daemon(write_config(tmp_path)) as daemon:
+        make_ready(daemon)
+        while daemon.process.poll() is None:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                daemon.signal(number)
+            time.sleep(0.002)
         assert daemon.wait() == 0
         assert "Traceback" not in daemon.log
 

@@ -14,6 +14,9 @@ from orchd.http1.connection import Connection
 from orchd.http1.limits import Limits
 from orchd.http1.messages import Application
 
+_BACKLOG = 1024
+"""Connections that come within one loop turn; the kernel lets those beyond wait for a second."""
+
 _ABORT_S = 1.0
 """An abort takes a loop turn; a stop must not hang on a connection that does not even do that."""
 
@@ -56,7 +59,9 @@ class HttpServer:
             return Connection(self._application, self, self._limits, loop)
 
         try:
-            self._server = await loop.create_server(connect, listen.host, listen.port)
+            self._server = await loop.create_server(
+                connect, listen.host, listen.port, backlog=_BACKLOG
+            )
         except OSError as error:
             raise HostError(f"cannot listen on {listen}: {_explain(error)}") from error
         return Listen(listen.host, self._server.sockets[0].getsockname()[1])

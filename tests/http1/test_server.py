@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from typing import Any
 
 import pytest
@@ -55,6 +57,19 @@ def test_a_port_that_is_taken(drive: Drive[Any]) -> None:
             await server.stop(0)
         taken = f"cannot listen on {listen}: another program already listens there"
         assert str(caught.value) == taken
+
+    drive(scenario())
+
+
+def test_a_burst_of_connections_waits_for_a_busy_loop(drive: Drive[Any]) -> None:
+    async def scenario() -> None:
+        async with serving(FakeApplication()) as (server, listen):
+            with contextlib.ExitStack() as burst:
+                for _ in range(300):
+                    # The loop does not get to accept any of them; one too many would time out.
+                    address = (listen.host, listen.port)
+                    burst.enter_context(socket.create_connection(address, timeout=0.9))
+                await settle(lambda: server.connections == 300)
 
     drive(scenario())
 

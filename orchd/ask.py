@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from orchd.config.listen import Listen
 from orchd.config.token import Token
-from orchd.errors import HostError, OrchdError
+from orchd.errors import ClientError, Code, HostError, OrchdError
 
 _ANSWER_TIMEOUT_S = 30.0
 """The daemon answers at once, and a stream that waits says so every 10 s."""
@@ -106,5 +106,11 @@ def _read_json(response: http.client.HTTPResponse, expected: int) -> dict[str, A
 
 
 def read_prompt(prompt: str | None) -> str:
-    """The prompt as given; with ``-`` or none, all of stdin."""
-    return sys.stdin.read() if prompt in (None, "-") else str(prompt)
+    """The prompt as given; with ``-`` or none, all of stdin. Raises ClientError if not UTF-8."""
+    if prompt is not None and prompt != "-":
+        return prompt
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        problem = f"the prompt on stdin is not UTF-8 ({error.reason} at byte {error.start})"
+        raise ClientError(Code.INVALID_PARAMS, problem) from error

@@ -10,6 +10,8 @@ import pytest
 
 import orchd
 
+TOKEN = "no-daemon-has-this-token"
+
 
 def _run(home: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -45,11 +47,25 @@ def test_serve_without_a_configuration_shows_the_least_one(tmp_path: Path) -> No
 def test_ask_needs_no_configuration(tmp_path: Path) -> None:
     if Path("/etc/orchd/orchd.toml").exists():
         pytest.skip("this machine has a configuration of its own")
-    ran = _run(tmp_path, "ask", "hi", ORCHD_API_TOKEN="no-daemon-has-this-token")
+    ran = _run(tmp_path, "ask", "hi", ORCHD_API_TOKEN=TOKEN)
     assert (ran.returncode, ran.stdout) == (1, "")
     # Whether or not a daemon of somebody's runs there.
     assert "127.0.0.1:8642" in ran.stderr
     assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("form", ["utf-8:strict", "utf-8:surrogateescape"])
+def test_ask_says_of_a_prompt_that_it_is_no_text(tmp_path: Path, form: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "orchd", "ask", "-"],
+        env={"HOME": str(tmp_path), "ORCHD_API_TOKEN": TOKEN, "PYTHONIOENCODING": form},
+        input=b"caf\xe9",
+        capture_output=True,
+        timeout=30,
+    )
+    assert (ran.returncode, ran.stdout) == (1, b"")
+    expected = b"orchd: the prompt on stdin is not UTF-8 (unexpected end of data at byte 3)\n"
+    assert ran.stderr == expected
 
 
 def test_ask_without_any_token_says_where_it_looked(tmp_path: Path) -> None:

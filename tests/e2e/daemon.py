@@ -21,6 +21,7 @@ from httpx_sse import ServerSentEvent, connect_sse
 TOKEN = "a-token-for-tests"
 START_TIMEOUT_S = 90.0
 EXIT_TIMEOUT_S = 40.0
+IDLE_TIMEOUT_S = 5.0
 SLOTS = 4
 
 
@@ -104,6 +105,15 @@ class Daemon:
             headers={"Authorization": f"Bearer {environ['LLAMA_API_KEY']}"},
             timeout=60.0,
         )
+
+    def wait_for_idle_engine(self) -> None:
+        """Wait until the engine itself computes nothing; it sees a closed connection in its time,
+        but long before a task of 1000 tokens would have ended."""
+        deadline_s = time.monotonic() + IDLE_TIMEOUT_S
+        with self.engine() as engine:
+            while any(slot["is_processing"] for slot in engine.get("/slots").json()):
+                assert time.monotonic() < deadline_s, "the engine works on for nobody"
+                time.sleep(0.02)
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)

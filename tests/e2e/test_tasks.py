@@ -117,9 +117,7 @@ def test_a_client_that_hangs_up_frees_its_slot(daemon: Daemon) -> None:
     assert story.names[-1] == "error"
     assert story.last["code"] == "CANCELLED"
     assert "nobody streamed it" in story.last["message"]
-    with daemon.engine() as engine:
-        busy = [slot for slot in engine.get("/slots").json() if slot["is_processing"]]
-    assert busy == []
+    daemon.wait_for_idle_engine()
 
 
 def test_a_reader_that_comes_back_gets_the_rest(daemon: Daemon) -> None:
@@ -147,6 +145,7 @@ def test_cancel_stops_the_engine_and_the_log(daemon: Daemon) -> None:
     assert story.last["code"] == "CANCELLED"
     assert len(story.events) < 900
     daemon.wait_for_replica(slots_busy=0)
+    daemon.wait_for_idle_engine()
 
 
 def test_a_prompt_beyond_the_context_is_refused_in_the_engines_words(daemon: Daemon) -> None:

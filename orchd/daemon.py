@@ -41,7 +41,13 @@ _CONNECTION_GRACE_S = 2.0
 def serve(config: Config, token: Token) -> None:
     """Run the daemon until it is told to stop. Raises HostError where it cannot listen."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(config, token))
+        stop, hurry = _catch_signals(runner.get_loop())
+        try:
+            runner.run(_run(config, token, stop, hurry))
+        finally:
+            # From here on a signal is too late; its default action would spoil the exit code.
+            for number in _STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
 
 
 def start_logging(environ: Mapping[str, str] = os.environ) -> None:
@@ -61,8 +67,7 @@ def start_logging(environ: Mapping[str, str] = os.environ) -> None:
     )
 
 
-async def _run(config: Config, token: Token) -> None:
-    stop, hurry = _watch_signals()
+async def _run(config: Config, token: Token, stop: asyncio.Event, hurry: asyncio.Event) -> None:
     service = Service(
         config, ADAPTERS, wire.encode_event, lambda pool_id: supervisor.explain(pool_id)
     )
@@ -86,29 +91,22 @@ async def _run(config: Config, token: Token) -> None:
     supervisor.hurry()
     await stopping
     log.info("stopped")
-    _ignore_signals()
 
 
-def _watch_signals() -> tuple[asyncio.Event, asyncio.Event]:
-    """Two events: the first signal sets ``stop``, any further one ``hurry``."""
+def _catch_signals(loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Event, asyncio.Event]:
+    """Two events: the first signal sets ``stop``, any further one ``hurry``.
+
+    Not by the loop's own handlers: to take them away brings the default action back for a moment,
+    in which a further signal would kill a daemon that has just stopped well.
+    """
     stop, hurry = asyncio.Event(), asyncio.Event()
 
-    def on_signal() -> None:
+    def tell() -> None:
         (hurry if stop.is_set() else stop).set()
 
-    loop = asyncio.get_running_loop()
     for number in _STOP_SIGNALS:
-        loop.add_signal_handler(number, on_signal)
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(tell))
     return stop, hurry
-
-
-def _ignore_signals() -> None:
-    """From now on a signal is too late; its default action would spoil the exit code."""
-    loop = asyncio.get_running_loop()
-    for number in _STOP_SIGNALS:
-        # The loop would bring the default action back when it closes.
-        loop.remove_signal_handler(number)
-        signal.signal(number, signal.SIG_IGN)
 
 
 async def _until(signalled: asyncio.Event, work: Awaitable[None]) -> None:

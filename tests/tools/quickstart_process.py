@@ -29,13 +29,15 @@ class Quickstart:
     """Starts quickstarts that are ended with the test, whatever becomes of it."""
 
     home: Path
-    port: int
+    port: int | None
+    """None: the quickstart's own choice."""
     environ: dict[str, str]
     running: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+        port = [] if self.port is None else ["--port", str(self.port)]
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, "--port", str(self.port), *arguments],
+            [sys.executable, "-c", PROGRAM, *port, *arguments],
             env={**self.environ, **environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -197,6 +197,15 @@ def test_by_default_the_next_free_port_is_taken_and_told(
     assert choose_port(None) > DEFAULT_PORT
 
 
+def test_two_that_start_at_once_take_a_port_each(quickstart: Quickstart) -> None:
+    quickstart.port = None
+    both = [quickstart.start("--once", "a"), quickstart.start("--once", "b")]
+    for process in both:
+        out, err = process.communicate(timeout=TIMEOUT_S)
+        assert (process.returncode, out) == (0, ANSWER), err
+    assert are_gone(quickstart.pids())
+
+
 def test_the_configuration_is_one_that_orchd_reads(tmp_path: Path) -> None:
     model = tmp_path / 'a "quoted" \\ folder' / "m.gguf"
     write_configuration(tmp_path / "q.toml", model, 8700)

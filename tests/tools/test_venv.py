@@ -32,7 +32,10 @@ case "$*" in
 "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && echo "venv" >>"$FAKE/calls" ;;
 "-m pip --version") [[ ! -e $here/pip-is-broken ]] ;;
 "-m pip download --help") cat "$FAKE/help" ;;
-"-m pip install --upgrade pip"*) [[ ! -e $FAKE/offline ]] ;;
+"-m pip install --upgrade pip"*)
+    # As Ctrl-C in a terminal: it reaches the whole group, and pip makes an ordinary failure of it.
+    if [[ -e $FAKE/interrupts ]]; then trap '' INT; kill -INT 0; exit 1; fi
+    [[ ! -e $FAKE/offline ]] ;;
 "-m pip install "*)
     echo "$*" >>"$FAKE/calls"
     [[ ! -e $FAKE/offline ]] ;;
@@ -60,6 +63,8 @@ class Stage:
             capture_output=True,
             text=True,
             check=False,
+            # A signal to the group is for the script alone.
+            start_new_session=True,
         )
 
     def take_calls(self) -> list[str]:
@@ -142,6 +147,15 @@ def test_an_interrupted_install_is_taken_up_again(stage: Stage) -> None:
     stage.take_calls()
     assert stage.prepare("llamacpp").returncode == 0
     assert stage.take_calls() == [install_call(stage, "llamacpp")]
+
+
+def test_ctrl_c_while_pip_runs_ends_it_there(stage: Stage) -> None:
+    (stage.fake / "interrupts").touch()
+    interrupted = stage.prepare("llamacpp")
+    assert (interrupted.returncode, interrupted.stdout) == (130, "")
+    assert stage.take_calls() == ["venv"]
+    (stage.fake / "interrupts").unlink()
+    assert stage.prepare("llamacpp").returncode == 0
 
 
 @pytest.mark.parametrize("damage", ["python is gone", "python moved on", "pip is broken"])

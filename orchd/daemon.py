@@ -27,7 +27,7 @@ from orchd.http1.server import HttpServer
 from orchd.runner.devices import sample_gpus
 from orchd.runner.replica import SlotGate
 from orchd.runner.supervisor import Supervisor
-from orchd.serving.service import Service
+from orchd.serving.service import Runner, Service
 
 log = logging.getLogger("orchd")
 
@@ -68,11 +68,14 @@ def start_logging(environ: Mapping[str, str] = os.environ) -> None:
 
 
 async def _run(config: Config, token: Token, stop: asyncio.Event, hurry: asyncio.Event) -> None:
-    service = Service(
-        config, ADAPTERS, wire.encode_event, lambda pool_id: supervisor.explain(pool_id)
+    runner = Runner(
+        explain=lambda pool_id: supervisor.explain(pool_id),
+        spare_vram_bytes=lambda replica_id: 0,
+        report_stuck=lambda *report: supervisor.report_stuck(*report),
     )
+    service = Service(config, ADAPTERS, wire.encode_event, runner)
     gate = SlotGate(service.open_slots, service.close_slots)
-    supervisor = Supervisor(config, ADAPTERS, gate, sample_gpus)
+    supervisor: Supervisor = Supervisor(config, ADAPTERS, gate, sample_gpus)
     context = Context(service, config.pools, supervisor.statuses)
     server = HttpServer(Door(context, token.value))
 

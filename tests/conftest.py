@@ -22,6 +22,15 @@ settings.register_profile("explore", deadline=None)
 settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--histories",
+        type=int,
+        default=250,
+        help="how many histories of a pool to live through, 50 steps each",
+    )
+
+
 @pytest.fixture
 def drive() -> Drive[Any]:
     """Runs a scenario to its end on the daemon's own kind of loop.

@@ -61,8 +61,11 @@ ROOMS: dict[str, Room] = {
         third_party=("h11", "orjson"),
     ),
     "serving": Room(
-        pure=("task", "queue", "dispatch", "pace", "event_log", "retention", "pool_choice"),
-        shells=("relay", "service", "entry", "pool", "register"),
+        pure=(
+            *("task", "queue", "dispatch", "pace", "event_log", "retention", "pool_choice"),
+            *("entry", "core"),
+        ),
+        shells=("relay", "service", "slot_watch", "pool", "register"),
         imports=("engines", "errors", "config"),
         third_party=("orjson",),
     ),

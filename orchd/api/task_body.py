@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -18,8 +18,9 @@ MAX_STOPS = 16
 MAX_TURNS = 4096
 MAX_NAME_CHARS = 4096
 """Of a pool, a model or an engine; a path is no longer, and messages show it."""
-MAX_UNKNOWN_SHOWN = 8
-"""Where naming every fault ends: to look for the names nearest to 500,000 takes minutes."""
+MAX_FAULTS_SHOWN = 8
+"""Of unknown fields, and about as many of turns: to look for the names nearest to 500,000 takes
+minutes."""
 MAX_COMMAS = 65_536
 """Commas and opening brackets, which bound the values: MAX_TURNS turns have 12,288. To read four
 million empty lists, which fit into a body, would hold up everybody for more than a second."""
@@ -27,7 +28,14 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class _WrongValueError(ValueError):
-    """``str()`` says what would be right."""
+    """Each of ``faults`` is a path below the field, and what stands against the value there."""
+
+    def __init__(self, *faults: str) -> None:
+        self.faults = faults
+
+    @classmethod
+    def wanting(cls, expected: str, path: str = "") -> _WrongValueError:
+        return cls(f"{path} must be {expected}")
 
 
 Check = Callable[[Any], Any]
@@ -36,26 +44,27 @@ Check = Callable[[Any], Any]
 
 def _string(value: Any) -> str:
     if not isinstance(value, str):
-        raise _WrongValueError("a string")
+        raise _WrongValueError.wanting("a string")
     return value
 
 
 def _name(value: Any) -> str:
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME_CHARS:
-        raise _WrongValueError(f"a string of 1 to {MAX_NAME_CHARS} characters")
+        raise _WrongValueError.wanting(f"a string of 1 to {MAX_NAME_CHARS} characters")
     return value
 
 
 def _uuid(value: Any) -> str:
     if not isinstance(value, str) or not _UUID.fullmatch(value):
-        raise _WrongValueError("a UUID such as 123e4567-e89b-12d3-a456-426614174000")
+        example = "123e4567-e89b-12d3-a456-426614174000"
+        raise _WrongValueError.wanting(f"a UUID such as {example}")
     return value.lower()
 
 
 def _one_of(*known: str) -> Check:
     def check(value: Any) -> str:
         if value not in known:
-            raise _WrongValueError(" or ".join(f'"{name}"' for name in known))
+            raise _WrongValueError.wanting(" or ".join(f'"{name}"' for name in known))
         return str(value)
 
     return check
@@ -64,7 +73,7 @@ def _one_of(*known: str) -> Check:
 def _integer(low: int, high: int) -> Check:
     def check(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise _WrongValueError(f"an integer from {low} to {high}")
+            raise _WrongValueError.wanting(f"an integer from {low} to {high}")
         return value
 
     return check
@@ -74,7 +83,7 @@ def _number(low: float, high: float) -> Check:
     def check(value: Any) -> float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not low <= value <= high:
-            raise _WrongValueError(f"a number from {low:g} to {high:g}")
+            raise _WrongValueError.wanting(f"a number from {low:g} to {high:g}")
         return float(value)
 
     return check
@@ -83,24 +92,42 @@ def _number(low: float, high: float) -> Check:
 def _stops(value: Any) -> tuple[str, ...]:
     stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or len(stops) > MAX_STOPS:
-        raise _WrongValueError(f"a string or a list of up to {MAX_STOPS} strings")
-    if not all(isinstance(stop, str) and stop for stop in stops):
-        raise _WrongValueError("strings that are not empty")
+        raise _WrongValueError.wanting(f"a string or a list of up to {MAX_STOPS} strings")
+    for n, stop in enumerate(stops):
+        if not isinstance(stop, str) or not stop:
+            path = f"[{n}]" if stops is value else ""
+            raise _WrongValueError.wanting("a string that is not empty", path)
     return tuple(stops)
 
 
 def _turns(value: Any) -> tuple[ChatTurn, ...]:
-    expected = f'a list of 1 to {MAX_TURNS} turns {{"role": "...", "content": "..."}}'
     if not isinstance(value, list) or not 1 <= len(value) <= MAX_TURNS:
-        raise _WrongValueError(expected)
+        expected = f'a list of 1 to {MAX_TURNS} turns {{"role": "...", "content": "..."}}'
+        raise _WrongValueError.wanting(expected)
     turns: list[ChatTurn] = []
-    for turn in value:
+    faults: list[str] = []
+    for n, turn in enumerate(value):
         match turn:
             case {"role": str(role), "content": str(content), **rest} if role and not rest:
                 turns.append(ChatTurn(role, content))
-            case _:
-                raise _WrongValueError(expected)
+            case _ if len(faults) < MAX_FAULTS_SHOWN:
+                faults += (f"[{n}]{fault}" for fault in _find_turn_faults(turn))
+    if faults:
+        raise _WrongValueError(*faults)
     return tuple(turns)
+
+
+def _find_turn_faults(turn: Any) -> Iterator[str]:
+    if not isinstance(turn, dict):
+        yield ' must be a turn {"role": "...", "content": "..."}'
+        return
+    if not isinstance(turn.get("role"), str) or not turn["role"]:
+        yield ".role must be a string that is not empty"
+    if not isinstance(turn.get("content"), str):
+        yield ".content must be a string"
+    for name in list(turn)[:MAX_FAULTS_SHOWN]:
+        if name not in ("role", "content"):
+            yield f": {_describe_unknown(name, ('role', 'content'))}"
 
 
 _FIELDS: Mapping[str, Check] = {
@@ -155,6 +182,7 @@ def read_task(body: bytes) -> TaskRequest:
         model_ref=values.get("model_ref"),
         engine=values.get("engine"),
         ctx=values.get("ctx"),
+        size_bytes=len(body),
     )
 
 
@@ -185,14 +213,15 @@ def _check(document: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         try:
             values[name] = check(value)
         except _WrongValueError as error:
-            faults.append(f"{name} must be {error}")
-    shown = unknown[:MAX_UNKNOWN_SHOWN]
-    faults += [f"unknown field {name[:64]!r}{_nearest(name)}" for name in shown]
+            faults += (f"{name}{fault}" for fault in error.faults)
+    shown = unknown[:MAX_FAULTS_SHOWN]
+    faults += (_describe_unknown(name, _FIELDS) for name in shown)
     if len(unknown) > len(shown):
         faults.append(f"{len(unknown) - len(shown)} more unknown fields")
     return values, faults
 
 
-def _nearest(name: str) -> str:
-    near = difflib.get_close_matches(name[:64], _FIELDS, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+def _describe_unknown(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name[:64], known, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"unknown field {name[:64]!r}{hint}"

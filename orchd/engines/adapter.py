@@ -172,6 +172,12 @@ class Adapter(Protocol):
     def read_identity(self, body: bytes) -> Identity:
         """Raises EngineError where this is not such an engine."""
 
+    def slots_request(self) -> EngineRequest | None:
+        """The question how many slots are at work; None for an engine that cannot tell."""
+
+    def read_busy_slots(self, status: int, body: bytes) -> int:
+        """How many are; 0 where it will not say. Raises EngineError on what is no answer."""
+
     def generation_request(self, pool: PoolConfig, generation: Generation) -> EngineRequest:
         """The request that streams this generation."""
 

@@ -121,6 +121,18 @@ class LlamaCpp:
             case _:
                 raise EngineError("answered /props without a model_path")
 
+    def slots_request(self) -> EngineRequest:
+        return EngineRequest("GET", "/slots")
+
+    def read_busy_slots(self, status: int, body: bytes) -> int:
+        if status in (404, 501):  # args = ["--no-slots"]
+            return 0
+        match _parse(body):
+            case list(slots) if status == 200:
+                return sum(1 for slot in slots if slot.get("is_processing"))
+            case _:
+                raise EngineError(f"answered HTTP {status} when asked for its slots")
+
     def generation_request(self, pool: PoolConfig, generation: Generation) -> EngineRequest:
         body: dict[str, object] = {**generation.sampling, "stream": True}
         # Never without a bound: an engine that shifts its context would go on for ever.

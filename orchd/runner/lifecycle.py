@@ -43,6 +43,8 @@ class Event(Enum):
     """It has produced a token."""
     LOAD_FAILED = auto()
     """It made no progress for too long, or answered wrongly."""
+    STUCK = auto()
+    """It answers, and does not do as it should."""
     EXITED = auto()
     """Its process is gone and reaped."""
     RETRY_DUE = auto()
@@ -91,6 +93,7 @@ _TABLE: dict[tuple[State, Event], Outcome] = {
         State.BACKOFF,
         (Action.CLOSE_SLOTS, Action.GIVE_BACK, Action.SCHEDULE_RETRY),
     ),
+    (State.READY, Event.STUCK): (State.FAILING, (Action.CLOSE_SLOTS, Action.STOP_PROCESS)),
     (State.READY, Event.UNWANT): (State.STOPPING, (Action.CLOSE_SLOTS, Action.STOP_PROCESS)),
     #
     (State.FAILING, Event.EXITED): (State.BACKOFF, (Action.GIVE_BACK, Action.SCHEDULE_RETRY)),

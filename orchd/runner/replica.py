@@ -113,6 +113,11 @@ class Replica:
         if self._state is not State.DOWN:
             await self._is_down.wait()
 
+    def report_stuck(self, reason: str) -> None:
+        """Start it afresh: it is ready and does not do as it should."""
+        self._failure = reason
+        self._post(Event.STUCK)
+
     def hurry(self) -> None:
         """Do not wait any longer for an engine that is being stopped."""
         if self._state is State.STOPPING and self._process is not None:

@@ -56,6 +56,12 @@ class Supervisor:
         for replica in self._all():
             replica.hurry()
 
+    def report_stuck(self, pool_id: str, replica_id: str, reason: str) -> None:
+        """A replica whose slots are open does not do as it should: start it afresh."""
+        for replica in self._replicas[pool_id]:
+            if replica.plan.replica_id == replica_id:
+                replica.report_stuck(reason)
+
     def statuses(self, pool_id: str) -> tuple[ReplicaStatus, ...]:
         """How each replica of the pool stands."""
         return tuple(replica.status() for replica in self._replicas[pool_id])

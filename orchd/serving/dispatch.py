@@ -13,7 +13,7 @@ only the slots that were closed.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from orchd.serving.queue import TaskQueue
@@ -48,10 +48,13 @@ class Grant:
 
 
 class Dispatcher:
-    """One pool's queue and slots."""
+    """One pool's queue and slots; ``spare_vram_bytes`` by replica id settles a draw."""
 
-    def __init__(self, bounds: Mapping[Priority, int]) -> None:
+    def __init__(
+        self, bounds: Mapping[Priority, int], spare_vram_bytes: Callable[[str], int]
+    ) -> None:
         self.queue = TaskQueue(bounds)
+        self._spare_vram_bytes = spare_vram_bytes
         self._open: dict[str, Slots] = {}
         self._held: set[Grant] = set()
         self._doubted: set[Grant] = set()
@@ -84,6 +87,10 @@ class Dispatcher:
         self._doubted.add(grant)
         grant.slots.doubts += 1
 
+    def is_doubted(self, grant: Grant) -> bool:
+        """True from ``doubt`` to ``release``."""
+        return grant in self._doubted
+
     def release(self, grant: Grant) -> None:
         """The slot is free again."""
         assert grant in self._held, "a slot was given back twice"
@@ -110,13 +117,19 @@ class Dispatcher:
         return grants
 
     def _choose(self, task: Task) -> Slots | None:
-        """The replica that holds the session's KV cache if it has a slot free, else the idlest."""
+        """The replica that holds the session's KV cache if it has a slot free, else the idlest.
+
+        Of several that are as idle, the one whose device has the most VRAM to spare.
+        """
         last = self._sessions.get(task.spec.session_id or "")
         # A replica that has been opened again since then has lost its cache.
         if last is not None and last.free and self._open.get(last.replica_id) is last:
             return last
-        idlest = max(self._open.values(), key=lambda slots: slots.free, default=None)
-        return idlest if idlest is not None and idlest.free else None
+        most = max((slots.free for slots in self._open.values()), default=0)
+        if not most:
+            return None
+        idlest = [slots for slots in self._open.values() if slots.free == most]
+        return max(idlest, key=lambda slots: self._spare_vram_bytes(slots.replica_id))
 
     def _remember(self, task: Task, slots: Slots) -> None:
         if task.spec.session_id is None:

@@ -1,35 +1,27 @@
 """A known task with its log and its readers.
 
-Invariants: every event goes through ``emit``, which wakes every reader; a reader holds its cursor
-and nothing else, so a slow one costs nobody anything; what an engine still says of a task that has
-ended (a cancelled run stops one loop turn later) is dropped.
+Invariants: an event is logged first and told to every reader then; a reader holds its cursor and
+nothing else, so a slow one costs nobody anything.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
+from orchd.serving.dispatch import Grant
 from orchd.serving.event_log import EventLog
-from orchd.serving.task import Started, State, Step, Task, TaskEvent, Token
-
-_AWAITED = {
-    State.QUEUED: "waiting in the queue",
-    State.GRANTED: "waiting for the engine to take the task",
-    State.STARTED: "waiting for the next token",
-    State.ENDED: "done",
-}
+from orchd.serving.task import Ended, Failed, Started, State, Step, Task, Token
 
 
 class Entry:
-    """What the service holds for one task."""
+    """What is held for one task. ``explain_queue`` says what a waiting task waits for."""
 
-    def __init__(self, task: Task, log: EventLog) -> None:
+    def __init__(self, task: Task, log: EventLog, explain_queue: Callable[[], str]) -> None:
         self.task = task
         self.log = log
-        self.run: asyncio.Task[None] | None = None
-        """The run that holds its slot; None while it waits and once it has ended."""
-        self.abandonment: asyncio.TimerHandle | None = None
+        self.grant: Grant | None = None
+        """What its task runs on now; only the core writes it."""
+        self._explain_queue = explain_queue
         # By reader, since two readers may share one wake.
         self._wakes: dict[object, Callable[[], None]] = {}
 
@@ -37,26 +29,26 @@ class Entry:
     def has_readers(self) -> bool:
         return bool(self._wakes)
 
-    def emit(self, event: TaskEvent) -> None:
-        """Log an event and wake the readers."""
-        self.log.append(event)
-        for wake in tuple(self._wakes.values()):  # a reader may leave when it is woken
-            wake()
-
     def log_start(self) -> None:
         """The engine has taken the task: told once, also when another takes it again."""
-        if self.task.has_ended:
-            return
         self.task.step(Step.START)
         if not self.log.has_started:
-            self.emit(Started(self.task.queue_position, self.task.predicted_start_ms))
+            self.log.append(Started(self.task.queue_position, self.task.predicted_start_ms))
+            self.wake()
 
     def log_text(self, text: str) -> None:
         """The engine has written a piece of the answer."""
-        if self.task.has_ended:
-            return
-        self.emit(Token(text, self.task.tokens_logged))
+        self.log.append(Token(text, self.task.tokens_logged))
         self.task.tokens_logged += 1
+        self.wake()
+
+    def log_end(self, event: Ended | Failed) -> None:
+        """The task has ended; where the event cannot be logged, it has not.
+
+        The readers are woken by the core, once its own books agree.
+        """
+        self.log.append(event)
+        self.task.step(Step.END)
 
     def watch(self, reader: object, wake: Callable[[], None]) -> None:
         """Call ``wake`` after every event; it may only schedule, and never raises."""
@@ -68,9 +60,22 @@ class Entry:
 
     def describe_wait(self) -> str:
         """What a reader to whom nothing comes is waiting for."""
-        if self.task.state is State.STARTED and not self.task.tokens_logged:
-            return "the engine is reading the prompt"
-        return _AWAITED[self.task.state]
+        match self.task.state:
+            case State.QUEUED:
+                return self._explain_queue()
+            case State.GRANTED:
+                return "waiting for the engine to take the task"
+            case State.STARTED if not self.task.tokens_logged:
+                return "the engine is reading the prompt"
+            case State.STARTED:
+                return "waiting for the next token"
+            case State.ENDED:
+                return "done"
+
+    def wake(self) -> None:
+        """Tell every reader that there is more to read."""
+        for wake in tuple(self._wakes.values()):  # a reader may leave when it is woken
+            wake()
 
 
 class Reader:

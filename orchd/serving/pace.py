@@ -1,6 +1,6 @@
-"""Tells from the measured service time when a task will start and when a refused one may return.
+"""Tells from the measured service rate when a task starts and when a place in the queue is free.
 
-Until a first task has been served there is nothing to reckon from: a prediction is None and a
+Until a first task has been served there is nothing to reckon from: a prediction is None, and a
 backoff the smallest that HTTP can say, one second.
 """
 
@@ -12,24 +12,24 @@ UNMEASURED_BACKOFF_S = 1.0
 
 
 class Pace:
-    """Service time of one pool's tasks: seconds that one of them keeps a slot."""
+    """How long one of a pool's tasks keeps its slot, as a running mean in seconds."""
 
     def __init__(self) -> None:
         self._mean_s: float | None = None
 
-    def observe(self, service_s: float) -> None:
-        """A task has given its slot back after that time."""
+    def observe(self, held_s: float) -> None:
+        """A slot was given back after that time."""
         if self._mean_s is None:
-            self._mean_s = service_s
+            self._mean_s = held_s
         else:
-            self._mean_s += _WEIGHT * (service_s - self._mean_s)
+            self._mean_s += _WEIGHT * (held_s - self._mean_s)
 
-    def predict_start_s(self, position: int, slots: int) -> float | None:
-        """When a task starts that has ``position`` others before it and no slot free."""
+    def predict_start_s(self, before: int, slots: int) -> float | None:
+        """When a task starts that has ``before`` others before it and no slot free."""
         if self._mean_s is None or slots == 0:
             return None
-        return self._mean_s * (position + 1) / slots
+        return self._mean_s * (before + 1) / slots
 
-    def backoff_s(self, slots: int) -> float:
-        """When the queue has moved on by one: one place is free again."""
-        return self.predict_start_s(0, slots) or UNMEASURED_BACKOFF_S
+    def backoff_s(self, before: int, slots: int) -> float:
+        """When a place in the queue is free, which it is once ``before`` others and one started."""
+        return self.predict_start_s(before, slots) or UNMEASURED_BACKOFF_S

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchd.config.model import PoolConfig
 from orchd.engines.adapter import Adapter, Endpoint
-from orchd.serving.dispatch import Dispatcher
-from orchd.serving.pace import Pace
-from orchd.serving.task import Priority
+from orchd.serving.core import Core
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +18,11 @@ class Replica:
     closed: asyncio.Future[None]
 
 
+@dataclass(frozen=True, slots=True)
 class Pool:
     """One pool, for as long as the daemon lives."""
 
-    def __init__(self, config: PoolConfig, adapter: Adapter) -> None:
-        self.config = config
-        self.adapter = adapter
-        self.dispatcher = Dispatcher(
-            {Priority.INTERACTIVE: config.queue.interactive, Priority.BATCH: config.queue.batch}
-        )
-        self.pace = Pace()
-        self.replicas: dict[str, Replica] = {}
+    config: PoolConfig
+    adapter: Adapter
+    core: Core
+    replicas: dict[str, Replica] = field(default_factory=dict)

@@ -26,6 +26,8 @@ class TaskRequest:
     engine: str | None = None
     ctx: int | None = None
     """Tokens of context that the task needs."""
+    size_bytes: int = 0
+    """Of the request's body."""
 
 
 def decide_spec(
@@ -53,7 +55,14 @@ def decide_spec(
             f"ctx: {request.ctx} is above the {pool.ctx} tokens that a slot of {pool.id} has",
             pool.engine,
         )
-    return TaskSpec(task_id, pool.id, request.priority, request.session_id, request.generation)
+    return TaskSpec(
+        task_id,
+        pool.id,
+        request.priority,
+        request.session_id,
+        request.generation,
+        request.size_bytes,
+    )
 
 
 def _named(request: TaskRequest) -> dict[str, str]:

@@ -9,16 +9,7 @@ from orchd.config.model import PoolConfig
 from orchd.engines.adapter import Adapter, Done, Endpoint, Generation, Refused, Text, max_events
 from orchd.engines.client import Receiver, exchange
 from orchd.errors import EngineError
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """The engine did not finish the task, and the task is not to blame."""
-
-    reason: str
-
-
-Outcome = Done | Refused | Broken
+from orchd.serving.task import Broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +26,7 @@ async def relay(
     endpoint: Endpoint,
     generation: Generation,
     listener: Listener,
-) -> Outcome:
+) -> Done | Refused | Broken:
     """Run one generation to its end. Cancel it to stop the engine's work on it."""
     parser = adapter.new_parser(generation)
     events_left = max_events(pool, generation)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum, auto
 
-from orchd.engines.adapter import Done, FinishReason, Generation
+from orchd.engines.adapter import Done, FinishReason, Generation, Refused
 from orchd.errors import Code
 
 
@@ -63,6 +63,8 @@ class TaskSpec:
     priority: Priority
     session_id: str | None
     generation: Generation
+    size_bytes: int = 0
+    """What the request took on the wire, and takes of memory while it waits."""
 
 
 @dataclass(slots=True)
@@ -143,6 +145,24 @@ class Failed:
 
 
 TaskEvent = Started | Token | Ended | Failed
+
+
+# -- what a run comes to ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The engine did not finish the task, and the task is not to blame."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """The daemon itself failed at the task; the log has the traceback."""
+
+
+Outcome = Done | Refused | Broken | Bug
 
 
 # -- what a submission gets ------------------------------------------------------------------------

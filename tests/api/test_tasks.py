@@ -57,9 +57,9 @@ def test_a_stream_wakes_its_reader_until_it_is_detached(service: FakeService) ->
     source.attach(lambda: woken.append(1))
     assert source.pull(1 << 20) and not source.pull(1 << 20)
     assert source.describe_wait().startswith(b": waiting")
-    entry.emit(Token("a", 0))
+    entry.log_text("a")
     source.detach()
-    entry.emit(Token("b", 1))
+    entry.log_text("b")
     assert len(woken) == 1
     assert not entry.has_readers
 

@@ -171,13 +171,20 @@ def waits(gate: asyncio.Event, *texts: str) -> Script:
 
 
 class FakeEngine:
-    """``async with`` starts and ends it; ``calls`` has every request in order of arrival."""
+    """``async with`` starts and ends it; ``calls`` has every request in order of arrival.
+
+    It tells of its slots by itself, without a script: as many are at work as calls are answered,
+    and ``lingering`` more.
+    """
 
     def __init__(self, *scripts: Script, replica_id: str = "r0") -> None:
         self._scripts = list(scripts)
         self._replica_id = replica_id
         self._talks: set[asyncio.Task[None]] = set()
         self.calls: list[Call] = []
+        self.lingering = 0
+        self.slots_asked = 0
+        self._playing = 0
         self._arrivals = asyncio.Condition()
 
     @property
@@ -216,6 +223,9 @@ class FakeEngine:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().removesuffix("\r\n\r\n")
             length = int(head.lower().partition("content-length: ")[2].partition("\r\n")[0])
             call = Call(head, await reader.readexactly(length), writer)
+            if call.path == "/slots":
+                self._tell_slots(call)
+                return
             async with self._arrivals:
                 self.calls.append(call)
                 script = self._scripts[min(len(self.calls), len(self._scripts)) - 1]
@@ -227,15 +237,23 @@ class FakeEngine:
             self._talks.discard(talk)
             writer.close()
 
+    def _tell_slots(self, call: Call) -> None:
+        self.slots_asked += 1
+        busy = self._playing + self.lingering
+        slots = [{"id": n, "is_processing": n < busy} for n in range(max(busy, 4))]
+        call.refuse(200, json.dumps(slots).encode())
+
     async def _play(self, script: Script, call: Call, reader: asyncio.StreamReader) -> None:
         playing = asyncio.ensure_future(script(call))
         leaving = asyncio.ensure_future(reader.read(1))
+        self._playing += 1
         try:
             await asyncio.wait((playing, leaving), return_when=asyncio.FIRST_COMPLETED)
             # A script that still writes sees the client's leaving as an error of its own.
             if not playing.done() or playing.exception() is not None:
                 call.is_left.set()
         finally:
+            self._playing -= 1
             playing.cancel()
             leaving.cancel()
             await asyncio.wait((playing, leaving))

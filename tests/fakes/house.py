@@ -44,9 +44,10 @@ class FakeService:
     def add(self, task_id: str, *events: TaskEvent) -> Entry:
         generation = Generation(prompt="a")
         task = Task(TaskSpec(task_id, "chat", Priority.INTERACTIVE, None, generation), 0)
-        entry = self.entries[task_id] = Entry(task, EventLog(wire.encode_event))
+        log = EventLog(wire.encode_event)
+        entry = self.entries[task_id] = Entry(task, log, lambda: "waiting in the queue")
         for event in events:
-            entry.emit(event)
+            log.append(event)
         return entry
 
     def submit(self, request: TaskRequest) -> Admitted | Rejected:

@@ -12,7 +12,7 @@ from orchd.engines.adapter import Endpoint, Generation
 from orchd.engines.registry import ADAPTERS
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.pool_choice import TaskRequest
-from orchd.serving.service import Service
+from orchd.serving.service import Patience, Runner, Service
 from orchd.serving.task import Admitted, Failed, Priority, Rejected, State, TaskEvent, Token
 from tests.serving.samples import make_pool
 
@@ -67,19 +67,20 @@ class Rig:
         retain_s: float = NEVER_S,
         abandon_after_s: float = NEVER_S,
         settle_s: float = NEVER_S,
+        free_within_s: float = NEVER_S,
         on_encode: Callable[[TaskEvent], None] = lambda event: None,
     ) -> None:
         self.pool = pool or make_pool()
         tasks = TasksConfig(retain_s=retain_s, abandon_after_s=abandon_after_s)
         self._config = Config(pools=(self.pool,), tasks=tasks)
-        self._settle_s = settle_s
+        self._patience = Patience(settle_s, free_within_s)
+        self.stuck: list[tuple[str, str, str]] = []
         self._on_encode = on_encode
         self._encoded: list[tuple[int, TaskEvent]] = []
 
     async def __aenter__(self) -> Self:
-        self.service = Service(
-            self._config, ADAPTERS, self._encode, lambda pool_id: "loading 3 s", self._settle_s
-        )
+        runner = Runner(lambda pool_id: "loading 3 s", lambda replica_id: 0, self._report_stuck)
+        self.service = Service(self._config, ADAPTERS, self._encode, runner, self._patience)
         return self
 
     async def __aexit__(
@@ -90,6 +91,10 @@ class Rig:
     ) -> None:
         self.service.stop_admission()
         await self.service.end_tasks()
+
+    def _report_stuck(self, *report: str) -> None:
+        pool_id, replica_id, reason = report
+        self.stuck.append((pool_id, replica_id, reason))
 
     def _encode(self, number: int, event: TaskEvent) -> bytes:
         self._on_encode(event)
@@ -148,7 +153,8 @@ class Rig:
     async def until_free(self, replica_id: str = "r0") -> None:
         """Wait for the runs that still hold a slot of it."""
         while self.busy(replica_id):
-            await self.service.finish_tasks(NEVER_S)
+            await asyncio.wait(self.service._runs.values(), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)
 
     async def until_forgotten(self, task_id: str) -> None:
         while self.service.find(task_id) is not None:  # noqa: ASYNC110, nothing tells of it

@@ -15,10 +15,12 @@ def make_task(
     priority: Priority = Priority.INTERACTIVE,
     session_id: str | None = None,
     task_id: str | None = None,
+    size_bytes: int = 0,
 ) -> Task:
     """A task that was just admitted, with an id of its own."""
     task_id = task_id or f"task-{next(_numbers)}"
-    return Task(TaskSpec(task_id, "chat", priority, session_id, Generation(prompt="Once")), 0)
+    generation = Generation(prompt="Once")
+    return Task(TaskSpec(task_id, "chat", priority, session_id, generation, size_bytes), 0)
 
 
 def make_pool(

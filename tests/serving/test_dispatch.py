@@ -10,10 +10,11 @@ from orchd.serving.task import Priority, State, Step, Task
 from tests.serving.samples import make_task
 
 INTERACTIVE, BATCH = Priority.INTERACTIVE, Priority.BATCH
+SPARE_VRAM_BYTES = {"a": 3, "b": 2, "c": 1}
 
 
 def make_dispatcher(**replicas: int) -> Dispatcher:
-    dispatcher = Dispatcher({INTERACTIVE: 100, BATCH: 100})
+    dispatcher = Dispatcher({INTERACTIVE: 100, BATCH: 100}, SPARE_VRAM_BYTES.__getitem__)
     for replica_id, total in replicas.items():
         dispatcher.open_slots(replica_id, total)
     return dispatcher
@@ -62,6 +63,18 @@ def test_the_idlest_replica_is_taken() -> None:
     assert places(grants) == ["b", "a", "b", "c", "a", "b", "c"]
     dispatcher.release(grants[3])
     assert places(submit(dispatcher, make_task())) == ["c"]
+
+
+def test_of_those_as_idle_the_one_with_the_most_vram_to_spare_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dispatcher = make_dispatcher(c=2, b=2, a=2)
+    monkeypatch.setitem(SPARE_VRAM_BYTES, "b", 4)
+    assert places(submit(dispatcher, make_task())) == ["b"]
+    # As of now: a neighbour may have taken some since.
+    monkeypatch.setitem(SPARE_VRAM_BYTES, "c", 9)
+    grants = submit(dispatcher, *(make_task() for _ in range(5)))
+    assert places(grants) == ["c", "a", "c", "b", "a"]
 
 
 def test_a_session_goes_back_to_its_replica_while_that_has_a_slot_free() -> None:

@@ -1,11 +1,14 @@
-"""Any history of tasks and slots: order, bounds, and one owner for each slot and each task.
+"""Any history of one pool: order, bounds, one story a task, one owner a slot.
 
-What reliability.md promises of the pure core, invariants 1 to 3. A model as plain as can be says
-after every step who has to be granted.
+What reliability.md promises of the pure core, invariants 1 to 3, checked after every step against a
+model as plain as can be. ``--histories N`` runs that many of them.
 """
 
 from __future__ import annotations
 
+import re
+
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -13,177 +16,318 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
 
-from orchd.serving.dispatch import Dispatcher, Grant, Slots
-from orchd.serving.task import Priority, State, Step, Task
-from tests.serving.samples import make_task
+from orchd.engines.adapter import Done, Generation, Refused
+from orchd.errors import Code
+from orchd.serving.core import Core, World
+from orchd.serving.dispatch import Grant, Slots
+from orchd.serving.entry import Entry
+from orchd.serving.task import (
+    Broken,
+    Bug,
+    Ended,
+    Failed,
+    Outcome,
+    Priority,
+    Rejected,
+    Started,
+    State,
+    TaskEvent,
+    TaskSpec,
+    Token,
+)
+from tests.serving.samples import make_pool
 
 BOUNDS = {Priority.INTERACTIVE: 3, Priority.BATCH: 4}
-REPLICAS = ("a", "b")
+SPARE_VRAM_BYTES = {"a": 1, "b": 2}
+STEPS = 50
+DONE = Done("stop", 5, 3, 1)
 priorities = st.sampled_from(Priority)
 sessions = st.sampled_from([None, "s1", "s2", "s3"])
 picks = st.integers(min_value=0, max_value=1000)
+STORY = re.compile("F?|ST*[EF]?")
+LETTERS = {Started: "S", Token: "T", Ended: "E", Failed: "F"}
 
 
 class Histories(RuleBasedStateMachine):
-    """The dispatcher beside its model."""
+    """The core beside its model."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.dispatcher = Dispatcher(BOUNDS)
-        self.admitted: list[Task] = []
-        self.waiting: set[int] = set()
-        """Indexes into ``admitted``, which is the order of admission."""
+        self.encoded: list[tuple[int, TaskEvent]] = []
+        world = World(self.encode, lambda: "none is open", SPARE_VRAM_BYTES.__getitem__)
+        self.core = Core(make_pool(interactive=3, batch=4), world)
+        self.admitted: list[Entry] = []
+        """In order of admission."""
+        self.waiting: set[Entry] = set()
+        self.ended: list[Entry] = []
         self.open: dict[str, int] = {}
-        self.held: list[Grant] = []
-        self.doubted: list[Grant] = []
+        self.running: dict[Grant, Entry] = {}
+        self.settling: dict[Grant, bool] = {}
+        """Held by no task any more, and whether they doubt their replica."""
+        self.gone: list[tuple[Grant, Entry]] = []
+        """Grants of old, and their tasks."""
+        self.requeued: set[Entry] = set()
+        self.is_stopping = False
+
+    def encode(self, seq: int, event: TaskEvent) -> bytes:
+        self.encoded.append((seq, event))
+        return b"%d\n" % (len(self.encoded) - 1)
 
     # -- the model -------------------------------------------------------------------------------
 
-    def in_turn(self) -> list[Task]:
-        """Who waits, interactive first, each in order of admission."""
-        tasks = [self.admitted[n] for n in sorted(self.waiting)]
-        return sorted(tasks, key=lambda task: list(Priority).index(task.spec.priority))
+    def story(self, entry: Entry) -> list[TaskEvent]:
+        frames, cursor = entry.log.read(0, 1 << 30)
+        numbered = [self.encoded[int(line)] for line in frames.splitlines()]
+        assert [seq for seq, _ in numbered] == list(range(cursor))
+        return [event for _, event in numbered]
 
-    def on(self, slots: Slots, grants: list[Grant]) -> int:
-        return sum(grant.slots is slots for grant in grants)
+    def in_turn(self) -> list[Entry]:
+        """Who waits, interactive first, each in order of admission."""
+        waiting = [entry for entry in self.admitted if entry in self.waiting]
+        return sorted(waiting, key=lambda e: e.task.spec.priority is Priority.BATCH)
+
+    def held(self, slots: Slots) -> int:
+        return sum(grant.slots is slots for grant in (*self.running, *self.settling))
 
     def free(self, replica_id: str) -> int:
-        slots = self.dispatcher.slots(replica_id)
+        slots = self.core.slots(replica_id)
         assert slots is not None
-        return 0 if self.on(slots, self.doubted) else slots.total - self.on(slots, self.held)
+        is_doubted = any(g.slots is slots and doubts for g, doubts in self.settling.items())
+        return 0 if is_doubted else self.open[replica_id] - self.held(slots)
 
-    def dispatch(self) -> None:
+    def look(self, *ended: Entry, cut: Grant | None = None) -> None:
+        """What the step listed, against what the model would list."""
+        todo = self.core.take_todo()
+        assert todo.ended == ended
+        assert todo.cut == (() if cut is None else (cut,))
+        self.ended += ended
+        self.waiting -= set(ended)
         free = {replica_id: self.free(replica_id) for replica_id in self.open}
         expected = self.in_turn()[: sum(free.values())]
-        grants = self.dispatcher.dispatch()
-        assert [grant.task for grant in grants] == expected
-        for grant in grants:
-            free[grant.slots.replica_id] -= 1
-            self.waiting.remove(self.admitted.index(grant.task))
-            self.held.append(grant)
-        assert all(left >= 0 for left in free.values())
-        assert self.dispatcher.dispatch() == []
+        assert [grant.task for grant in todo.run] == [entry.task for entry in expected]
+        for grant, entry in zip(todo.run, expected, strict=True):
+            most = max(free.values())
+            replica_id = grant.slots.replica_id
+            assert free[replica_id] > 0
+            if entry.task.spec.session_id is None:
+                idlest = [name for name, count in free.items() if count == most]
+                assert replica_id == max(idlest, key=SPARE_VRAM_BYTES.__getitem__)
+            free[replica_id] -= 1
+            self.waiting.remove(entry)
+            self.running[grant] = entry
 
-    def pick(self, grants: list[Grant], number: int) -> Grant:
-        return grants[number % len(grants)]
+    def pick(self, number: int) -> tuple[Grant, Entry]:
+        return list(self.running.items())[number % len(self.running)]
 
-    def put_down(self, grant: Grant) -> None:
-        self.held.remove(grant)
-        if grant in self.doubted:
-            self.doubted.remove(grant)
-        self.dispatcher.release(grant)
-        self.dispatch()
+    def leave(self, grant: Grant) -> None:
+        """The grant's task does not run on it any more."""
+        self.gone.append((grant, self.running.pop(grant)))
 
     # -- what can happen -------------------------------------------------------------------------
 
     @rule(priority=priorities, session_id=sessions)
     def submit(self, priority: Priority, session_id: str | None) -> None:
-        queue = self.dispatcher.queue
-        waiting = sum(self.admitted[n].spec.priority is priority for n in self.waiting)
-        assert queue.has_room(priority) == (waiting < BOUNDS[priority])
-        if not queue.has_room(priority):
-            return
-        task = make_task(priority, session_id)
-        before = [t for t in self.in_turn() if t.spec.priority is Priority.INTERACTIVE]
-        expected = len(before) if priority is Priority.INTERACTIVE else len(self.waiting)
-        assert queue.position(priority) == expected
-        self.waiting.add(len(self.admitted))
-        self.admitted.append(task)
-        queue.push(task)
-        self.dispatch()
+        waiting = self.in_turn()
+        same = [entry for entry in waiting if entry.task.spec.priority is priority]
+        spec = TaskSpec(
+            f"task-{len(self.admitted)}", "chat", priority, session_id, Generation(prompt="Once")
+        )
+        outcome = self.core.admit(spec)
+        if self.is_stopping or not self.open:
+            assert isinstance(outcome, Rejected) and outcome.code is Code.POOL_UNAVAILABLE
+        elif len(same) >= BOUNDS[priority]:
+            assert isinstance(outcome, Rejected) and outcome.code is Code.ADMISSION_REJECT
+            assert outcome.backoff_s is not None and outcome.backoff_s > 0
+        else:
+            assert isinstance(outcome, Entry)
+            interactive = [e for e in waiting if e.task.spec.priority is Priority.INTERACTIVE]
+            before = interactive if priority is Priority.INTERACTIVE else waiting
+            assert outcome.task.queue_position == len(before)
+            self.admitted.append(outcome)
+            self.waiting.add(outcome)
+        self.look()
 
-    @precondition(lambda self: len(self.open) < len(REPLICAS))
+    @precondition(lambda self: len(self.open) < len(SPARE_VRAM_BYTES))
     @rule(total=st.integers(min_value=1, max_value=3))
     def open_replica(self, total: int) -> None:
-        replica_id = next(name for name in REPLICAS if name not in self.open)
+        replica_id = next(name for name in SPARE_VRAM_BYTES if name not in self.open)
         self.open[replica_id] = total
-        self.dispatcher.open_slots(replica_id, total)
-        self.dispatch()
+        self.core.open_slots(replica_id, total)
+        self.look()
 
     @precondition(lambda self: self.open)
     @rule(number=picks)
     def close_replica(self, number: int) -> None:
         replica_id = sorted(self.open)[number % len(self.open)]
         del self.open[replica_id]
-        self.dispatcher.close_slots(replica_id)
-        self.dispatch()
+        self.core.close_slots(replica_id)
+        self.look()
 
-    @precondition(lambda self: self.in_turn())
+    @precondition(lambda self: self.admitted)
     @rule(number=picks)
-    def cancel_waiting(self, number: int) -> None:
-        task = self.in_turn()[number % len(self.waiting)]
-        self.waiting.remove(self.admitted.index(task))
-        assert self.dispatcher.queue.remove(task)
-        assert not self.dispatcher.queue.remove(task)
-        task.step(Step.END)
-        self.dispatch()
+    def cancel(self, number: int) -> None:
+        entry = self.admitted[number % len(self.admitted)]
+        grant = next((grant for grant, task in self.running.items() if task is entry), None)
+        story, had_ended = self.story(entry), entry in self.ended
+        if grant is not None:
+            self.leave(grant)
+            self.settling[grant] = False
+        self.core.cancel(entry, "unwanted")
+        if had_ended:
+            assert self.story(entry) == story
+            self.look()
+        else:
+            assert self.story(entry) == [*story, Failed(Code.CANCELLED, "unwanted", "llamacpp")]
+            self.look(entry, cut=grant)
 
-    def running(self) -> list[Grant]:
-        """Grants whose task still runs on them."""
-        return [grant for grant in self.held if grant not in self.doubted]
-
-    @precondition(lambda self: self.running())
+    @precondition(lambda self: self.running)
     @rule(number=picks)
-    def start(self, number: int) -> None:
-        task = self.pick(self.running(), number).task
-        if task.state is State.GRANTED:
-            task.step(Step.START)
+    def accept(self, number: int) -> None:
+        grant, entry = self.pick(number)
+        if entry.task.state is State.GRANTED:
+            self.core.start(grant)
+            self.look()
 
-    @precondition(lambda self: self.running())
-    @rule(number=picks)
-    def end(self, number: int) -> None:
-        grant = self.pick(self.running(), number)
-        grant.task.step(Step.END)
-        self.put_down(grant)
+    @precondition(lambda self: self.running)
+    @rule(number=picks, count=st.integers(min_value=1, max_value=3))
+    def say(self, number: int, count: int) -> None:
+        grant, entry = self.pick(number)
+        if entry.task.state is State.STARTED:
+            for n in range(count):
+                self.core.write(grant, f"word {n}")
+            self.look()
 
-    @precondition(lambda self: self.running())
+    @precondition(lambda self: self.running)
+    @rule(number=picks, outcome=st.sampled_from([DONE, Refused("too long")]))
+    def end(self, number: int, outcome: Outcome) -> None:
+        """The engine's last word: it is done with the slot, too."""
+        grant, entry = self.pick(number)
+        if isinstance(outcome, Done) and entry.task.state is not State.STARTED:
+            return
+        self.leave(grant)
+        self.settling[grant] = False
+        self.core.end(grant, outcome, 0.5)
+        assert isinstance(self.story(entry)[-1], Ended if outcome is DONE else Failed)
+        self.look(entry)
+
+    @precondition(lambda self: self.running)
     @rule(number=picks)
     def break_off(self, number: int) -> None:
-        """Its replica broke its stream; the slot is held until that has settled."""
-        grant = self.pick(self.running(), number)
-        self.dispatcher.doubt(grant)
-        self.doubted.append(grant)
-        if grant.task.can_requeue:
-            grant.task.step(Step.REQUEUE)
-            self.dispatcher.queue.put_back(grant.task)
-            self.waiting.add(self.admitted.index(grant.task))
-        else:
-            grant.task.step(Step.END)
-        self.dispatch()
+        """The stream broke; the replica is granted nothing until that has settled."""
+        grant, entry = self.pick(number)
+        said = any(isinstance(event, Token) for event in self.story(entry))
+        is_end = said or entry in self.requeued or self.is_stopping
+        self.leave(grant)
+        self.settling[grant] = True
+        if not is_end:
+            self.requeued.add(entry)
+            self.waiting.add(entry)
+        self.core.end(grant, Broken("hung up"), 0.5)
+        if is_end:
+            last = self.story(entry)[-1]
+            assert isinstance(last, Failed) and last.code is Code.WORKER_RESET
+        self.look(*[entry] * is_end)
 
-    @precondition(lambda self: self.doubted)
+    @precondition(lambda self: self.running)
     @rule(number=picks)
-    def settle(self, number: int) -> None:
-        self.put_down(self.pick(self.doubted, number))
+    def meet_a_bug(self, number: int) -> None:
+        grant, entry = self.pick(number)
+        self.leave(grant)
+        self.settling[grant] = False
+        self.core.end(grant, Bug(), 0.5)
+        self.look(entry)
+
+    @precondition(lambda self: self.gone)
+    @rule(number=picks)
+    def speak_late(self, number: int) -> None:
+        """The engine goes on for a moment on a grant that its task has left."""
+        grant, entry = self.gone[number % len(self.gone)]
+        story = self.story(entry)
+        self.core.start(grant)
+        self.core.write(grant, "late")
+        assert self.story(entry) == story
+        self.look()
+
+    @precondition(lambda self: self.settling)
+    @rule(number=picks)
+    def release(self, number: int) -> None:
+        grant = list(self.settling)[number % len(self.settling)]
+        del self.settling[grant]
+        self.core.release(grant, 0.5)
+        self.look()
+
+    @precondition(lambda self: len(self.admitted) > 8 and not self.is_stopping)
+    @rule()
+    def stop_admission(self) -> None:
+        self.is_stopping = True
+        waiting = [entry for entry in self.admitted if entry in self.waiting]
+        self.core.stop_admission()
+        self.look(*waiting)
+
+    def teardown(self) -> None:
+        """The daemon's end: whatever has not ended ends now."""
+        open_tasks = [entry for entry in self.admitted if entry not in self.ended]
+        self.core.end_tasks()
+        todo = self.core.take_todo()
+        assert todo.ended == tuple(open_tasks)
+        assert set(todo.cut) == set(self.running) and not todo.run
+        self.ended += open_tasks
+        self.settling |= dict.fromkeys(self.running, False)
+        self.running, self.waiting = {}, set()
+        for grant in self.settling:
+            self.core.release(grant, 0.5)
+        self.settling = {}
+        assert not self.core.take_todo().run
+        self.every_task_has_one_story_and_one_place()
+        self.busy_slots_are_the_grants_that_are_held()
+        assert sorted(e.task.spec.task_id for e in self.ended) == sorted(
+            e.task.spec.task_id for e in self.admitted
+        )
 
     # -- what holds after each of them -----------------------------------------------------------
 
     @invariant()
+    def every_task_has_one_story_and_one_place(self) -> None:
+        for entry in self.admitted:
+            story = self.story(entry)
+            assert STORY.fullmatch("".join(LETTERS[type(event)] for event in story))
+            tokens = [event.index for event in story if isinstance(event, Token)]
+            assert tokens == list(range(len(tokens)))
+            has_ended = bool(story) and isinstance(story[-1], Ended | Failed)
+            owners = (entry in self.waiting) + list(self.running.values()).count(entry)
+            assert owners == (0 if has_ended else 1)
+            assert self.ended.count(entry) == entry.task.has_ended == has_ended
+            assert entry.log.is_closed == has_ended
+            assert (entry.task.state is State.QUEUED) == (entry in self.waiting)
+
+    @invariant()
     def busy_slots_are_the_grants_that_are_held(self) -> None:
         for replica_id, total in self.open.items():
-            slots = self.dispatcher.slots(replica_id)
+            slots = self.core.slots(replica_id)
             assert slots is not None
-            assert slots.busy == self.on(slots, self.held) <= slots.total == total
-        assert self.dispatcher.open_slots_total == sum(self.open.values())
+            assert slots.busy == self.held(slots) <= slots.total == total
+            started = [g for g, e in self.running.items() if e.task.state is State.STARTED]
+            assert self.core.count_started(slots) == sum(g.slots is slots for g in started)
+        for grant in self.running:
+            assert self.core.is_running(grant)
+        for grant, doubts in self.settling.items():
+            assert not self.core.is_running(grant) and self.core.is_doubted(grant) == doubts
 
     @invariant()
-    def every_task_is_in_one_place(self) -> None:
-        running = [grant.task for grant in self.running()]
-        for n, task in enumerate(self.admitted):
-            owners = (n in self.waiting) + sum(task is one for one in running)
-            assert owners == (0 if task.has_ended else 1)
-            assert (task.state is State.QUEUED) == (n in self.waiting)
-
-    @invariant()
-    def the_queue_is_the_model(self) -> None:
-        queue, tasks = self.dispatcher.queue, self.in_turn()
-        assert queue.peek() is (tasks[0] if tasks else None)
+    def no_bound_is_exceeded_but_by_those_that_came_back(self) -> None:
         for priority in Priority:
-            depth = sum(task.spec.priority is priority for task in tasks)
-            assert queue.depth(priority) == depth
+            waiting = [e for e in self.waiting if e.task.spec.priority is priority]
+            assert self.core.depth(priority) == len(waiting)
+            back = sum(entry in self.requeued for entry in waiting)
+            assert len(waiting) - back <= BOUNDS[priority]
 
 
-TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+def test_histories(request: pytest.FixtureRequest) -> None:
+    count = request.config.getoption("--histories")
+    run_state_machine_as_test(
+        Histories,
+        settings=settings(max_examples=count, stateful_step_count=STEPS, deadline=None),
+    )

@@ -16,19 +16,20 @@ def make_pace(*service_s: float) -> Pace:
 
 def test_nothing_is_known_before_the_first_measurement() -> None:
     assert make_pace().predict_start_s(3, 4) is None
-    assert make_pace().backoff_s(4) == UNMEASURED_BACKOFF_S
+    assert make_pace().backoff_s(0, 4) == UNMEASURED_BACKOFF_S
 
 
 def test_nothing_is_predicted_without_slots() -> None:
     assert make_pace(2.0).predict_start_s(0, 0) is None
-    assert make_pace(2.0).backoff_s(0) == UNMEASURED_BACKOFF_S
+    assert make_pace(2.0).backoff_s(0, 0) == UNMEASURED_BACKOFF_S
 
 
 def test_slots_work_the_queue_off_together() -> None:
     assert make_pace(2.0).predict_start_s(0, 1) == 2.0
     assert make_pace(2.0).predict_start_s(0, 4) == 0.5
     assert make_pace(2.0).predict_start_s(7, 4) == 4.0
-    assert make_pace(2.0).backoff_s(4) == 0.5
+    assert make_pace(2.0).backoff_s(0, 4) == 0.5
+    assert make_pace(2.0).backoff_s(9, 4) == 5.0
 
 
 def test_the_mean_follows_the_newest() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchd.serving.queue import TaskQueue
+from orchd.serving.queue import WAITING_BYTES, TaskQueue
 from orchd.serving.task import Priority, Task
 from tests.serving.samples import make_task
 
@@ -47,15 +47,43 @@ def test_first_in_first_out_and_interactive_first() -> None:
 
 def test_bounds_are_each_priority_its_own() -> None:
     queue = make_queue(interactive=1, batch=2)
-    assert (queue.bound(INTERACTIVE), queue.bound(BATCH)) == (1, 2)
     (task,) = push(queue)
     assert not queue.has_room(INTERACTIVE) and queue.has_room(BATCH)
     with pytest.raises(AssertionError, match="interactive is full"):
         push(queue)
     push(queue, BATCH, 2)
     assert (queue.depth(INTERACTIVE), queue.depth(BATCH)) == (1, 2)
+    assert queue.describe_full(BATCH) == "2 batch tasks wait already, which is the bound"
     queue.remove(task)
     assert queue.has_room(INTERACTIVE) and not queue.has_room(BATCH)
+
+
+def test_what_waits_may_take_so_much_memory_each_priority_its_own() -> None:
+    queue, half = make_queue(), WAITING_BYTES // 2
+    first, second = (make_task(size_bytes=size) for size in (half, half - 1))
+    queue.push(first)
+    queue.push(second)
+    assert queue.has_room(INTERACTIVE, 1) and not queue.has_room(INTERACTIVE, 2)
+    assert queue.has_room(BATCH, WAITING_BYTES)
+    assert queue.describe_full(INTERACTIVE) == (
+        "the 2 interactive tasks that wait take up the 128 MiB for them"
+    )
+    assert queue.remove(first) and not queue.remove(first)
+    assert queue.has_room(INTERACTIVE, half + 1) and not queue.has_room(INTERACTIVE, half + 2)
+    # One that comes back is not held to the bound, and counts.
+    queue.push(make_task(size_bytes=half))
+    queue.put_back(first)
+    assert not queue.has_room(INTERACTIVE)
+    drain(queue)
+    assert queue.has_room(INTERACTIVE, WAITING_BYTES)
+
+
+def test_how_many_start_before_a_place_is_free() -> None:
+    queue = make_queue()
+    push(queue, INTERACTIVE, 3)
+    push(queue, BATCH, 2)
+    assert queue.starts_before_a_place(INTERACTIVE) == 0
+    assert queue.starts_before_a_place(BATCH) == 3
 
 
 def test_position_counts_those_that_go_before() -> None:

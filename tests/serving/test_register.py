@@ -44,12 +44,11 @@ def test_ended_tasks_take_no_more_memory_than_they_may(tokens: int) -> None:
 
 def _retire(register: Register, tokens: int) -> None:
     spec = TaskSpec(str(uuid.uuid4()), "p", Priority.BATCH, None, Generation("a"))
-    entry = Entry(Task(spec, 0), EventLog(wire.encode_event))
+    entry = Entry(Task(spec, 0), EventLog(wire.encode_event), lambda: "waiting")
     register.add(entry)
     entry.task.step(Step.GRANT)
     entry.log_start()
     for _ in range(tokens):
         entry.log_text(" word")
-    entry.task.step(Step.END)
-    entry.emit(Failed(Code.CANCELLED, "cancelled by the client", "llamacpp"))
+    entry.log_end(Failed(Code.CANCELLED, "cancelled by the client", "llamacpp"))
     register.retire(entry)

@@ -16,7 +16,7 @@ from orchd.engines.registry import ADAPTERS
 from orchd.errors import Code
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.pool_choice import TaskRequest
-from orchd.serving.service import Service
+from orchd.serving.service import Runner, Service
 from orchd.serving.task import Admitted, Ended, Failed, Priority, Started, State, TaskEvent, Token
 from tests.conftest import Drive
 from tests.fakes.engine import Call, FakeEngine, Script, dies, event, hangs, refuses, tells, waits
@@ -24,13 +24,14 @@ from tests.serving.rig import PROMPT, Rig, fails, states
 from tests.serving.samples import make_pool
 
 CHAT = Generation(messages=(ChatTurn("user", "Hello"),))
+RUNNER = Runner(lambda pool_id: "", lambda replica_id: 0, lambda *report: None)
 ID = "123e4567-e89b-12d3-a456-426614174000"
 
 
 def test_the_log_is_what_the_contract_shows(drive: Drive[Any]) -> None:
     async def scenario() -> None:
         config = Config(pools=(make_pool(),))
-        service = Service(config, ADAPTERS, wire.encode_event, lambda pool_id: "")
+        service = Service(config, ADAPTERS, wire.encode_event, RUNNER)
         async with FakeEngine(tells("Hel", "lo")) as engine:
             service.open_slots("chat", engine.endpoint, 4)
             outcome = service.submit(TaskRequest(PROMPT, task_id=ID))
@@ -164,7 +165,7 @@ def test_what_202_says(drive: Drive[Any]) -> None:
             assert {(a.queue_position, a.predicted_start_ms, a.backoff_ms) for a in running} == {
                 (0, 0, 0)
             }
-            rig.service._pools["chat"].pace.observe(3.0)
+            rig.service._pools["chat"].core._pace.observe(3.0)
             first, second = submit(Priority.BATCH), submit(Priority.INTERACTIVE)
             assert (first.queue_position, first.predicted_start_ms) == (0, 1500)
             assert (second.queue_position, second.predicted_start_ms) == (0, 1500)
@@ -172,7 +173,7 @@ def test_what_202_says(drive: Drive[Any]) -> None:
             assert (third.queue_position, third.predicted_start_ms) == (1, 3000)
             assert (last.queue_position, last.predicted_start_ms) == (3, 6000)
             # Full after this one: the next of its priority had better wait.
-            assert [a.backoff_ms for a in (first, second, third, last)] == [0, 0, 1500, 1500]
+            assert [a.backoff_ms for a in (first, second, third, last)] == [0, 0, 1500, 4500]
 
     drive(scenario())
 
@@ -186,12 +187,11 @@ def test_a_full_queue_refuses_with_the_measured_backoff_and_no_trace(drive: Driv
                 rig.submit()
             rejected = rig.refuse(task_id=ID)
             assert (rejected.code, rejected.backoff_s) == (Code.ADMISSION_REJECT, 1.0)
-            assert (
-                rejected.message
-                == "1 interactive tasks wait in pool chat already, which is its bound"
+            assert rejected.message == (
+                "pool chat: 1 interactive tasks wait already, which is the bound"
             )
             assert rig.service.find(ID) is None
-            rig.service._pools["chat"].pace.observe(0.0004)
+            rig.service._pools["chat"].core._pace.observe(0.0004)
             assert rig.refuse().backoff_s == pytest.approx(0.0004)
             admitted = rig.service.submit(TaskRequest(PROMPT, Priority.BATCH))
             assert isinstance(admitted, Admitted)
@@ -302,13 +302,13 @@ def test_an_interactive_task_that_nobody_streams_is_cancelled(drive: Drive[Any])
                 "nobody streamed it for 0.02 s",
             )
             assert not batch.task.has_ended
-            assert batch.abandonment is None
+            assert not has_clock(rig, batch)
 
     drive(scenario())
 
 
-def has_clock(entry: Entry) -> bool:
-    return entry.abandonment is not None
+def has_clock(rig: Rig, entry: Entry) -> bool:
+    return entry in rig.service._clocks
 
 
 def test_a_reader_stops_the_clock_and_its_leaving_starts_it(drive: Drive[Any]) -> None:
@@ -316,21 +316,20 @@ def test_a_reader_stops_the_clock_and_its_leaving_starts_it(drive: Drive[Any]) -
         async with FakeEngine(hangs("a")) as engine, Rig() as rig:
             rig.open(engine.endpoint)
             entry = rig.submit()
-            clock = entry.abandonment
-            assert clock is not None
+            clock = rig.service._clocks[entry]
             one, other = rig.listen(entry), rig.listen(entry)
-            assert clock.cancelled() and not has_clock(entry)
+            assert clock.cancelled() and not has_clock(rig, entry)
             one.leave()
-            assert not has_clock(entry)
+            assert not has_clock(rig, entry)
             other.leave()
-            assert has_clock(entry)
+            assert has_clock(rig, entry)
             back = rig.listen(entry)
-            assert not has_clock(entry)
+            assert not has_clock(rig, entry)
             back.leave()
             rig.service.cancel(entry)
-            assert not has_clock(entry)
+            assert not has_clock(rig, entry)
             rig.listen(entry).leave()
-            assert not has_clock(entry), "an ended task has no clock"
+            assert not has_clock(rig, entry), "an ended task has no clock"
 
     drive(scenario())
 
@@ -439,7 +438,8 @@ def test_the_end_leaves_no_task_open_no_run_and_no_timer(drive: Drive[Any]) -> N
             await rig.service.end_tasks()
             for entry in entries:
                 assert fails(rig.logged(entry)[-1]) == Code.POOL_UNAVAILABLE
-                assert (entry.run, entry.abandonment) == (None, None)
+                assert entry.grant is None
+            assert (rig.service._runs, rig.service._clocks) == ({}, {})
             timer = rig.service._register._timer
             assert timer is None or timer.cancelled()
             assert rig.busy() == 0

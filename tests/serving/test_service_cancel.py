@@ -155,7 +155,7 @@ def test_cancelled_between_its_two_chances(drive: Drive[Any]) -> None:
             await listening.until(lambda it: bool(it.events))
             while entry.task.state is not State.QUEUED:  # noqa: ASYNC110, nothing tells of it
                 await asyncio.sleep(0)
-            assert entry.run is None and rig.busy() == 1
+            assert entry.grant is None and rig.busy() == 1
             rig.service.cancel(entry)
             assert fails((await listening.to_the_end())[-1]) == Code.CANCELLED
             assert rig.service.queue_depths("chat")[Priority.INTERACTIVE] == 0

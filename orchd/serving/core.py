@@ -1,0 +1,279 @@
+"""One pool's tasks from admission to their terminal event: every decision, and no IO.
+
+The shell calls one method for what has happened and then does what ``take_todo`` lists: tasks that
+have ended, tasks to run, streams to close. Whatever frees a slot or brings a task dispatches within
+the same call, so a free slot and a waiting task are never left beside each other. (A cancelled task
+frees no slot: its release does.)
+
+A grant's life: given by dispatch; its task runs on it until the task ends, loses it or is cut; and
+the slot stays busy until ``release``, which comes when the engine is seen to be done with it.
+
+Invariants: every task that was admitted gets exactly one terminal event, through ``_end``; what is
+said on a grant whose task does not run on it any more (the engine stops a loop turn later) is
+dropped; a task that was refused left no trace.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from orchd.config.model import PoolConfig
+from orchd.engines.adapter import Done, Refused
+from orchd.errors import Code
+from orchd.serving.dispatch import Dispatcher, Grant, Slots
+from orchd.serving.entry import Entry
+from orchd.serving.event_log import Encoder, EventLog
+from orchd.serving.pace import UNMEASURED_BACKOFF_S, Pace
+from orchd.serving.task import (
+    Admitted,
+    Broken,
+    Bug,
+    Ended,
+    Failed,
+    Outcome,
+    Priority,
+    Rejected,
+    State,
+    Step,
+    Task,
+    TaskSpec,
+)
+
+_STOPPING = "the daemon is stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the core asks of the house around it, each a look at what is known already."""
+
+    encode: Encoder
+    explain: Callable[[], str]
+    """Why no replica of the pool can serve, for the user."""
+    spare_vram_bytes: Callable[[str], int]
+    """By replica id: free VRAM on its device, as last seen; 0 where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """What is to be done outside, in this order."""
+
+    ended: tuple[Entry, ...]
+    """Tasks that have had their terminal event."""
+    run: tuple[Grant, ...]
+    """Send their tasks to their replicas."""
+    cut: tuple[Grant, ...]
+    """Nobody wants their tasks any more: close their streams, then ``release`` them."""
+
+
+class Core:
+    """One pool, for as long as the daemon lives."""
+
+    def __init__(self, config: PoolConfig, world: World) -> None:
+        self._config = config
+        self._world = world
+        bounds = {
+            Priority.INTERACTIVE: config.queue.interactive,
+            Priority.BATCH: config.queue.batch,
+        }
+        self._dispatcher = Dispatcher(bounds, world.spare_vram_bytes)
+        self._queue = self._dispatcher.queue
+        self._pace = Pace()
+        self._live: dict[str, Entry] = {}
+        """Every task without its terminal event, by id."""
+        self._running: dict[Grant, Entry] = {}
+        self._is_stopping = False
+        self._ended: list[Entry] = []
+        self._cut: list[Grant] = []
+        self._run: list[Grant] = []
+
+    # -- what a client asks ------------------------------------------------------------------
+
+    def admit(self, spec: TaskSpec) -> Entry | Rejected:
+        """Take a task in, or say why not."""
+        rejected = self._check(spec)
+        if rejected is not None:
+            return rejected
+        task = Task(spec, self._queue.position(spec.priority))
+        entry = Entry(task, EventLog(self._world.encode), self._explain_queue)
+        self._live[spec.task_id] = entry
+        self._queue.push(task)
+        self._dispatch()
+        if task.state is State.QUEUED:
+            start_s = self._pace.predict_start_s(
+                task.queue_position, self._dispatcher.open_slots_total
+            )
+            task.predicted_start_ms = None if start_s is None else round(start_s * 1000)
+        return entry
+
+    def describe_admission(self, entry: Entry) -> Admitted:
+        """What the client is told of a task that was just admitted."""
+        task, spec = entry.task, entry.task.spec
+        has_room = self._queue.has_room(spec.priority)
+        backoff_ms = 0 if has_room else math.ceil(self._backoff_s(spec.priority) * 1000)
+        return Admitted(spec.task_id, task.queue_position, task.predicted_start_ms, backoff_ms)
+
+    def cancel(self, entry: Entry, reason: str) -> None:
+        """End a task wherever it stands; nothing happens to one that has ended."""
+        if not entry.task.has_ended:
+            self._end_early(entry, Failed(Code.CANCELLED, reason, self._config.engine))
+
+    # -- what its run tells of a grant -------------------------------------------------------
+
+    def start(self, grant: Grant) -> None:
+        """The engine has taken the task."""
+        if (entry := self._running.get(grant)) is not None:
+            entry.log_start()
+
+    def write(self, grant: Grant, text: str) -> None:
+        """The engine has written a piece of the answer."""
+        if (entry := self._running.get(grant)) is not None:
+            entry.log_text(text)
+
+    def end(self, grant: Grant, outcome: Outcome, service_s: float) -> None:
+        """The run is over after that time; a replica that broke it is granted nothing meanwhile."""
+        if isinstance(outcome, Broken):
+            self._dispatcher.doubt(grant)
+        if (entry := self._running.get(grant)) is not None:
+            self._conclude(entry, grant, outcome, service_s)
+        self._dispatch()
+
+    def release(self, grant: Grant, held_s: float) -> None:
+        """The engine is done with the slot, or is gone; it was held for that time."""
+        assert grant not in self._running, "a slot was given back under its task"
+        if not self._dispatcher.is_doubted(grant):
+            self._pace.observe(held_s)
+        self._dispatcher.release(grant)
+        self._dispatch()
+
+    # -- what the supervisor tells -----------------------------------------------------------
+
+    def open_slots(self, replica_id: str, total: int) -> None:
+        """A replica is ready for that many tasks at once."""
+        self._dispatcher.open_slots(replica_id, total)
+        self._dispatch()
+
+    def close_slots(self, replica_id: str) -> None:
+        """A replica takes no more tasks; the streams that it had end by themselves."""
+        self._dispatcher.close_slots(replica_id)
+
+    # -- the end of the daemon ---------------------------------------------------------------
+
+    def stop_admission(self) -> None:
+        """Admit nothing from now on, and end what still waits: it would never be served."""
+        self._is_stopping = True
+        self._end_all(entry for entry in self._live.values() if entry.task.state is State.QUEUED)
+
+    def end_tasks(self) -> None:
+        """End whatever has not ended."""
+        self._end_all(self._live.values())
+
+    # -- how it stands -----------------------------------------------------------------------
+
+    def take_todo(self) -> Todo:
+        """What the steps since the last call have left to do."""
+        todo = Todo(tuple(self._ended), tuple(self._run), tuple(self._cut))
+        self._ended, self._run, self._cut = [], [], []
+        return todo
+
+    def depth(self, priority: Priority) -> int:
+        """How many tasks of that priority wait."""
+        return self._queue.depth(priority)
+
+    def slots(self, replica_id: str) -> Slots | None:
+        """The replica's slots; None while it takes no tasks."""
+        return self._dispatcher.slots(replica_id)
+
+    def count_started(self, slots: Slots) -> int:
+        """How many tasks the engine has a reason to be at work on."""
+        return sum(
+            grant.slots is slots and entry.task.state is State.STARTED
+            for grant, entry in self._running.items()
+        )
+
+    def is_doubted(self, grant: Grant) -> bool:
+        """True while its replica is granted nothing, since it broke the task."""
+        return self._dispatcher.is_doubted(grant)
+
+    def is_running(self, grant: Grant) -> bool:
+        """True while its task runs on it."""
+        return grant in self._running
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _check(self, spec: TaskSpec) -> Rejected | None:
+        engine, pool_id = self._config.engine, self._config.id
+        if self._is_stopping:
+            return Rejected(Code.POOL_UNAVAILABLE, _STOPPING, engine, UNMEASURED_BACKOFF_S)
+        backoff_s = self._backoff_s(spec.priority)
+        if not self._dispatcher.open_slots_total:
+            message = f"pool {pool_id}: {self._world.explain()}"
+            return Rejected(Code.POOL_UNAVAILABLE, message, engine, backoff_s)
+        if not self._queue.has_room(spec.priority, spec.size_bytes):
+            message = f"pool {pool_id}: {self._queue.describe_full(spec.priority)}"
+            return Rejected(Code.ADMISSION_REJECT, message, engine, backoff_s)
+        return None
+
+    def _backoff_s(self, priority: Priority) -> float:
+        """When a place of that priority comes free, at the pace of late."""
+        before = self._queue.starts_before_a_place(priority)
+        return self._pace.backoff_s(before, self._dispatcher.open_slots_total)
+
+    def _explain_queue(self) -> str:
+        if self._dispatcher.open_slots_total:
+            return "waiting in the queue"
+        return f"waiting in the queue; {self._world.explain()}"
+
+    def _dispatch(self) -> None:
+        for grant in self._dispatcher.dispatch():
+            entry = self._live[grant.task.spec.task_id]
+            entry.grant = grant
+            self._running[grant] = entry
+            self._run.append(grant)
+
+    def _conclude(self, entry: Entry, grant: Grant, outcome: Outcome, service_s: float) -> None:
+        engine, task = self._config.engine, entry.task
+        match outcome:
+            case Done():
+                self._end(entry, task.describe_end(outcome, service_s))
+            case Refused(message):
+                self._end(entry, Failed(Code.INVALID_PARAMS, message, engine))
+            case Broken() if task.can_requeue and not self._is_stopping:
+                self._let_go(entry)
+                task.step(Step.REQUEUE)
+                self._queue.put_back(task)
+            case Broken(reason):
+                message = f"replica {grant.slots.replica_id} {reason}"
+                self._end(entry, Failed(Code.WORKER_RESET, message, engine))
+            case Bug():
+                self._end(entry, Failed(Code.INTERNAL, "a bug in orchd", engine))
+            case _:
+                assert_never(outcome)
+
+    def _end_all(self, entries: Iterable[Entry]) -> None:
+        for entry in tuple(entries):
+            failed = Failed(Code.POOL_UNAVAILABLE, _STOPPING, self._config.engine)
+            self._end_early(entry, failed)
+
+    def _end_early(self, entry: Entry, failed: Failed) -> None:
+        """End a task that may wait, or hold a slot."""
+        grant = entry.grant
+        self._queue.remove(entry.task)
+        self._end(entry, failed)
+        if grant is not None:
+            self._cut.append(grant)
+
+    def _end(self, entry: Entry, event: Ended | Failed) -> None:
+        entry.log_end(event)
+        self._let_go(entry)
+        del self._live[entry.task.spec.task_id]
+        self._ended.append(entry)
+        entry.wake()
+
+    def _let_go(self, entry: Entry) -> None:
+        """Its task does not run on the grant any more; the slot is busy still."""
+        if entry.grant is not None:
+            del self._running[entry.grant]
+            entry.grant = None

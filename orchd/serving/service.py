@@ -82,7 +82,6 @@ class Service:
         self._register = Register(config.tasks.retain_s, self._loop)
         self._runs: dict[Grant, asyncio.Task[bool]] = {}
         self._clocks: dict[Entry, asyncio.TimerHandle] = {}
-        self._is_ending = False
 
     # -- what a client asks ------------------------------------------------------------------
 
@@ -161,11 +160,10 @@ class Service:
 
     async def end_tasks(self) -> None:
         """End what still runs; after this no task is open and no timer of ours is left."""
-        self._is_ending = True
         for pool in self._pools.values():
             pool.core.end_tasks()
             self._do(pool)
-        while self._runs:
+        while self._runs:  # a run that is cancelled is followed by a watch
             for run in self._runs.values():
                 run.cancel()
             await asyncio.wait(self._runs.values())
@@ -194,7 +192,7 @@ class Service:
             self._do(pool)
 
         def go_on(run: asyncio.Task[bool]) -> None:
-            if self._is_ending or (not run.cancelled() and run.result()):
+            if not run.cancelled() and run.result():
                 release(run)
             else:
                 self._own(grant, self._see_free(pool, grant, replica), "free a slot of", release)

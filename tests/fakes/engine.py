@@ -184,6 +184,8 @@ class FakeEngine:
         self.calls: list[Call] = []
         self.lingering = 0
         self.slots_asked = 0
+        self.slots_answer: bytes | None = None
+        """What it says instead of its slots."""
         self._playing = 0
         self._arrivals = asyncio.Condition()
 
@@ -239,6 +241,9 @@ class FakeEngine:
 
     def _tell_slots(self, call: Call) -> None:
         self.slots_asked += 1
+        if self.slots_answer is not None:
+            call.send(self.slots_answer)
+            return
         busy = self._playing + self.lingering
         slots = [{"id": n, "is_processing": n < busy} for n in range(max(busy, 4))]
         call.refuse(200, json.dumps(slots).encode())

@@ -259,7 +259,7 @@ class Histories(RuleBasedStateMachine):
         self.core.release(grant, 0.5)
         self.look()
 
-    @precondition(lambda self: len(self.admitted) > 8 and not self.is_stopping)
+    @precondition(lambda self: len(self.running) > 1 and not self.is_stopping)
     @rule()
     def stop_admission(self) -> None:
         self.is_stopping = True

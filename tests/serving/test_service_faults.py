@@ -179,6 +179,8 @@ def test_tasks_of_a_dead_replica_go_on_in_order_when_it_is_back(drive: Drive[Any
             await until_queued(*entries)
             # The socket's end came before the process's: nothing is granted on it meanwhile.
             entries.append(rig.submit(Generation(prompt="prompt 5")))
+            for _ in range(200):
+                await asyncio.sleep(0)
             assert states(*entries) == [State.QUEUED] * 6
             rig.close()
             await rig.service.finish_tasks(60)

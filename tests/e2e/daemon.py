@@ -121,7 +121,9 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def running_daemon(folder: Path, model: Path, engine_path: str) -> Iterator[Daemon]:
+def running_daemon(
+    folder: Path, model: Path, engine_path: str, abandon_after_s: float = 2
+) -> Iterator[Daemon]:
     """A daemon on that model whose engines are looked up on ``engine_path``."""
     address = f"127.0.0.1:{_find_free_port()}"
     config = folder / "orchd.toml"
@@ -130,7 +132,7 @@ def running_daemon(folder: Path, model: Path, engine_path: str) -> Iterator[Daem
         [server]
         listen = "{address}"
         [tasks]
-        abandon_after_s = 2
+        abandon_after_s = {abandon_after_s}
         [[pools]]
         id = "demo"
         engine = "llamacpp"

@@ -7,7 +7,8 @@ is said by the environment (``Faults``) or, for one request, by words in its pro
 - ``[every S]``: seconds between tokens
 - ``[crash N]``: dies by SIGKILL after N tokens
 - ``[exit N]``: exits with code 1 after N tokens, saying an error
-- ``[hang N]``: says no more after N tokens
+- ``[hang N]``: says no more after N tokens, until the client leaves
+- ``[deaf N]``: says no more after N tokens, and works on when the client has left
 - ``[refuse]``: 400, as for a prompt beyond the context
 
 Invariant: at most ``--parallel`` generations run at once; others wait, as with the real one.
@@ -20,11 +21,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -55,6 +57,10 @@ class Faults:
     ignore_sigterm: int = 0
     grandchild: int = 0
     """Start a process that ignores SIGTERM and holds the log open."""
+    gate: str = ""
+    """A path: no token is made for a prompt with ``[gated]`` before a file is there."""
+    journal: str = ""
+    """A path: a line for each generation that begins, and for each that ends well."""
     flood_bytes: int = 0
     """Say so much, as fast as it can, once it is ready."""
 
@@ -94,6 +100,8 @@ class Server(ThreadingHTTPServer):
         self.options, self.faults, self.key = options, faults, faults.key or key
         self.has_loaded = False
         self.slots = threading.Semaphore(options.parallel)
+        self.busy: set[object] = set()
+        """The generations that have a slot."""
         super().__init__((options.host, options.port), Handler)
 
     def load(self) -> None:
@@ -125,6 +133,10 @@ class Handler(BaseHTTPRequestHandler):
             model = faults.model or options.model
             props = {"model_path": model, "build_info": "fake-1", "total_slots": options.parallel}
             self._answer(200, props)
+        elif self.path == "/slots":
+            busy = len(self.server.busy)
+            slots = range(self.server.options.parallel)
+            self._answer(200, [{"id": n, "is_processing": n < busy} for n in slots])
         else:
             self._refuse(404, "File Not Found")
 
@@ -141,9 +153,34 @@ class Handler(BaseHTTPRequestHandler):
         wanted = int(wishes.number("tokens", DEFAULT_TOKENS))
         bound = body.get("max_tokens" if is_chat else "n_predict", wanted)
         with self.server.slots:
-            self._stream(generate(wishes, min(wanted, bound)), is_chat, bound <= wanted)
+            self.server.busy.add(wishes)
+            self._note(f"begin {prompt}")
+            try:
+                tokens = generate(
+                    wishes, min(wanted, bound), self._is_wanted, self.server.faults.gate
+                )
+                if self._stream(tokens, is_chat, bound <= wanted):
+                    self._note(f"end {prompt} {min(wanted, bound)}")
+            finally:
+                self.server.busy.remove(wishes)
 
-    def _stream(self, tokens: Iterator[str], is_chat: bool, is_cut: bool) -> None:
+    def _note(self, line: str) -> None:
+        if self.server.faults.journal:
+            with Path(self.server.faults.journal).open("a") as journal:
+                journal.write(f"{line}\n")
+
+    def _is_wanted(self) -> bool:
+        try:
+            self.connection.settimeout(0.02)
+            return bool(self.connection.recv(1, socket.MSG_PEEK))
+        except TimeoutError:
+            return True
+        finally:
+            self.connection.settimeout(None)
+
+    def _stream(self, tokens: Iterator[str], is_chat: bool, is_cut: bool) -> bool:
+        """Whether it came to its end."""
+        self.close_connection = True
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
@@ -158,7 +195,8 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"0\r\n\r\n")
         except OSError:
             say("cancelled: the client is gone")
-        self.close_connection = True
+            return False
+        return True
 
     def _send(self, event: str) -> None:
         data = f"data: {event}\n\n".encode()
@@ -204,9 +242,12 @@ class Wishes:
         return float(self._found.get(name) or default)
 
 
-def generate(wishes: Wishes, count: int) -> Iterator[str]:
+def generate(wishes: Wishes, count: int, is_wanted: Callable[[], bool], gate: str) -> Iterator[str]:
     """The tokens, and on the way whatever fault is wished for."""
     every_s = wishes.number("every", 0)
+    while wishes.has("gated") and not Path(gate).exists():
+        if not is_wanted():
+            raise ConnectionResetError
     for n in range(count + 1):
         if wishes.has("crash") and n == wishes.number("crash", 0):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -214,6 +255,10 @@ def generate(wishes: Wishes, count: int) -> Iterator[str]:
             say("error: asked to exit")
             os._exit(1)
         if wishes.has("hang") and n == wishes.number("hang", 0):
+            while is_wanted():
+                pass
+            raise ConnectionResetError
+        if wishes.has("deaf") and n == wishes.number("deaf", 0):
             threading.Event().wait()
         if n < count:
             yield f"t{n} "

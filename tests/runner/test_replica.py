@@ -249,6 +249,22 @@ def test_a_crash_closes_the_slots_and_it_comes_back(drive: Drive[None], tmp_path
     drive(scenario())
 
 
+def test_one_that_is_reported_as_stuck_is_started_afresh(
+    drive: Drive[None], tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path) as stage:
+            await stage.reach(State.READY)
+            first = stage.only.pid
+            stage.supervisor.report_stuck("chat", "chat-0", "worked on for nobody")
+            assert stage.open == {}, "closed before anything else is granted on it"
+            assert (stage.only.state, stage.only.reason) == (State.FAILING, "worked on for nobody")
+            await until(lambda: stage.opened == 2)
+            assert stage.only.pid != first and stage.only.restarts == 1
+
+    drive(scenario())
+
+
 def test_an_action_that_fails_does_not_keep_the_others_from_being_done(
     drive: Drive[None], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -103,9 +103,7 @@ def _read_further_parts(
     named = _FIRST_PART.fullmatch(model)
     if named is None or int(named[2]) != parts:
         ending = f"-00001-of-{parts:05}.gguf"
-        raise ModelFileError(
-            f"is the first of {parts} parts, but its name does not end in {ending}"
-        )
+        raise ModelFileError(f"is one of {parts} parts, but its name does not end in {ending}")
     paths = [f"{named[1]}-{n:05}-of-{parts:05}.gguf" for n in range(2, parts + 1)]
     return [_read_head(model, path, stamps) for path in paths]
 
@@ -118,12 +116,14 @@ def _read_head(model: str, path: str, stamps: dict[str, Stamp]) -> Head:
         return read_head(lambda offset, size: os.pread(descriptor, size, offset), seen.st_size)
     except OSError as error:
         raise HostError(f"model {path}: {error.strerror}") from error
+    except ModelFileError as error:
+        raise HostError(f"model {path} {error}") from error
     finally:
         os.close(descriptor)
 
 
 def _open(model: str, path: str) -> int:
-    part = "" if path == model else f"a part of it is missing or closed to us, {path}: "
+    part = "" if path == model else f"a part of it cannot be read, {path}: "
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:

@@ -19,7 +19,7 @@ from orchd.runner.model_file import ModelFiles, ModelReader, check_readable
 from orchd.runner.remembered import FootprintKey
 from orchd.runner.slow_call import SlowCall
 
-_READINGS_MAX = 64
+READINGS_MAX = 64
 """As many as there may be pools; those of models that are no longer served give way."""
 
 
@@ -42,11 +42,16 @@ class Reckoner:
         self._timeout_s = answer_timeout_s
         self._calls: dict[object, SlowCall[Reading]] = {}
 
+    @property
+    def readings(self) -> int:
+        """How many are kept."""
+        return len(self._calls)
+
     async def read(self, pool: PoolConfig) -> Reading:
         """Look at the pool's files. Raises HostError where the model could not be loaded."""
         what = (pool.engine, pool.model, pool.args, pool.binary, pool.vram_mib)
         if what not in self._calls:
-            if len(self._calls) == _READINGS_MAX:
+            if len(self._calls) == READINGS_MAX:
                 del self._calls[next(iter(self._calls))]
             self._calls[what] = SlowCall("read a model", self._reader(pool))
         try:

@@ -14,6 +14,7 @@ from orchd.runner.gguf_cursor import (
     HEAD_BYTES_MAX,
     TEXT_BYTES_MAX,
     WINDOW_BYTES,
+    Cursor,
     ModelFileError,
 )
 from orchd.runner.model_facts import read_facts
@@ -302,6 +303,12 @@ def test_an_alignment_of_its_own_is_kept_to() -> None:
     assert read(content.ljust(4096, b"\0") + bytes(DATA_BYTES)).weights.total_bytes
     with pytest.raises(ModelFileError, match="is cut short"):
         read(content + bytes(DATA_BYTES + 32))
+
+
+def test_strings_that_go_beyond_the_end_are_refused_where_they_are_passed_over() -> None:
+    cursor = Cursor(File(struct.pack("<Q", 1000)).read, 8)
+    with pytest.raises(ModelFileError, match="is cut short"):
+        cursor.skip_strings(1)
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_refused() -> None:

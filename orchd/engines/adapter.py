@@ -186,6 +186,8 @@ class MemoryDemand:
     is_input_on_device: bool = True
     """False where the table of tokens stays in the host's memory."""
     is_cache_on_device: bool = True
+    unpacks_cache: bool = False
+    """True where a cache of a smaller type is unpacked to f16, a layer at a time, to be read."""
     is_attention_fused: bool = True
     """False where the scores of all heads are written out (no flash attention)."""
     keeps_windows_only: bool = True

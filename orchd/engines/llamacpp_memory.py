@@ -56,6 +56,7 @@ def read_demand(pool: PoolConfig, kind: DeviceKind) -> MemoryDemand:
         # The table of tokens is looked up by the CPU, wherever the layers are (llama-model).
         is_input_on_device=not is_gpu,
         is_cache_on_device=not (is_gpu and flags.has(_NO_KV_OFFLOAD)),
+        unpacks_cache=is_gpu,
         is_attention_fused=flags.text(_FLASH, "auto") != "off",
         keeps_windows_only=not flags.has(("--swa-full",)),
         fixed=(("CUDA context", _CUDA_BYTES),) if is_gpu else _host_parts(flags),

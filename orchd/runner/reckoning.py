@@ -1,9 +1,10 @@
 """Reckons what a model takes of a device's memory: weights, cache, states, work space.
 
-The formulas are llama.cpp's allocations, item by item, checked against the sizes that it prints
-itself (build 11549, eight architectures, contexts from 3,000 to 131,072 tokens: every item within
-one per cent; tests/e2e repeats it on the demo model). An engine that claims a share of the whole
-card needs none of them.
+The formulas are llama.cpp's allocations, checked against the sizes that it prints itself (build
+11549 on the CPU; llama, qwen2, phi3, gemma2, gemma3 and deepseek2; 1000 to 131,072 tokens a slot):
+caches to the byte, work space within one per cent, without flash attention within three (of
+deepseek2: ten). Builds of before it limited its outputs reserve more: a row of the vocabulary for
+every token of a batch. An engine that claims a share of the whole card needs none of this.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _unpacked_bytes(facts: ModelFacts, demand: MemoryDemand) -> int:
     """
     plain = ("f16", "bf16", "f32")
     is_packed = not (demand.key_type in plain and demand.value_type in plain)
-    if not is_packed or demand.is_input_on_device:
+    if not is_packed or not demand.unpacks_cache:
         return 0
     return max(
         (cache.key_size + cache.value_size) * _cells(facts, demand, cache) for cache in facts.caches

@@ -24,6 +24,7 @@ def test_without_flags_it_is_what_the_adapter_starts_the_engine_with() -> None:
         slots=3,
         batch_tokens=512,
         is_input_on_device=False,
+        unpacks_cache=True,
         fixed=(("CUDA context", 512 * MIB),),
     )
 

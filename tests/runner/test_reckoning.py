@@ -79,11 +79,11 @@ def test_recurrent_layers_keep_a_state_and_no_cache() -> None:
 
 def test_a_cache_that_is_packed_is_unpacked_a_layer_at_a_time_on_a_gpu() -> None:
     facts = LLAMA_3_8B.facts()
-    on_gpu = demand(2, 8192, is_input_on_device=False)
+    on_gpu = demand(2, 8192, unpacks_cache=True)
     packed = replace(on_gpu, key_type="q8_0", value_type="q8_0")
     layer_bytes = 2 * 8192 * 2 * 8 * 128 * 2
     assert compute_bytes(facts, packed) - compute_bytes(facts, on_gpu) == layer_bytes
-    on_cpu = replace(packed, is_input_on_device=True)
+    on_cpu = replace(packed, unpacks_cache=False)
     assert compute_bytes(facts, on_cpu) == compute_bytes(facts, on_gpu)
 
 

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Mapping
+from pathlib import Path
 
 import uvloop
 
@@ -20,11 +21,13 @@ from orchd.api import wire
 from orchd.api.context import Context
 from orchd.api.door import Door
 from orchd.config.model import Config
+from orchd.config.places import state_dir
 from orchd.config.token import Token
 from orchd.engines.registry import ADAPTERS
-from orchd.errors import ConfigurationError, Fault
+from orchd.errors import ConfigurationError, Fault, HostError
 from orchd.http1.server import HttpServer
 from orchd.runner.devices import sample_gpus
+from orchd.runner.learned import FILE_NAME, Learned
 from orchd.runner.replica import SlotGate
 from orchd.runner.supervisor import Supervisor
 from orchd.serving.service import Runner, Service
@@ -42,8 +45,9 @@ def serve(config: Config, token: Token) -> None:
     """Run the daemon until it is told to stop. Raises HostError where it cannot listen."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         stop, hurry = _catch_signals(runner.get_loop())
+        learned = Learned(_footprints_file())
         try:
-            runner.run(_run(config, token, stop, hurry))
+            runner.run(_run(config, token, learned, stop, hurry))
         finally:
             # From here on a signal is too late; its default action would spoil the exit code.
             for number in _STOP_SIGNALS:
@@ -67,7 +71,17 @@ def start_logging(environ: Mapping[str, str] = os.environ) -> None:
     )
 
 
-async def _run(config: Config, token: Token, stop: asyncio.Event, hurry: asyncio.Event) -> None:
+def _footprints_file() -> Path | None:
+    try:
+        return state_dir(os.environ) / FILE_NAME
+    except HostError as error:
+        log.warning("footprints are not kept: %s", error)
+        return None
+
+
+async def _run(
+    config: Config, token: Token, learned: Learned, stop: asyncio.Event, hurry: asyncio.Event
+) -> None:
     runner = Runner(
         explain=lambda pool_id: supervisor.explain(pool_id),
         spare_vram_bytes=lambda replica_id: 0,
@@ -75,7 +89,7 @@ async def _run(config: Config, token: Token, stop: asyncio.Event, hurry: asyncio
     )
     service = Service(config, ADAPTERS, wire.encode_event, runner)
     gate = SlotGate(service.open_slots, service.close_slots)
-    supervisor: Supervisor = Supervisor(config, ADAPTERS, gate, sample_gpus)
+    supervisor: Supervisor = Supervisor(config, ADAPTERS, gate, sample_gpus, learned=learned)
     context = Context(service, config.pools, supervisor.statuses)
     server = HttpServer(Door(context, token.value))
 
@@ -93,6 +107,7 @@ async def _run(config: Config, token: Token, stop: asyncio.Event, hurry: asyncio
     await _until(hurry, asyncio.shield(stopping))
     supervisor.hurry()
     await stopping
+    await learned.close()
     log.info("stopped")
 
 

@@ -58,6 +58,24 @@ def make_ready(daemon: RunningDaemon) -> int:
 # -- start -------------------------------------------------------------------------------------
 
 
+def test_footprints_that_are_damaged_cost_a_warning_and_no_more(tmp_path: Path) -> None:
+    kept = tmp_path / ".local/state/orchd/footprints.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"{")
+    with run_daemon(write_config(tmp_path)) as daemon:
+        make_ready(daemon)
+        warned = daemon.hear("did not use the footprints")
+        assert warned.endswith(f"{kept}: it is not JSON")
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 0
+
+
+def test_without_a_home_footprints_are_not_kept(tmp_path: Path) -> None:
+    with run_daemon(write_config(tmp_path), HOME="") as daemon:
+        daemon.hear("footprints are not kept: no folder to keep state in")
+        make_ready(daemon)
+
+
 def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"

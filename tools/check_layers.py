@@ -54,7 +54,7 @@ ROOMS: dict[str, Room] = {
         third_party=("h11", "orjson"),
     ),
     "engines": Room(
-        pure=("adapter", "llamacpp", "event_stream", "registry"),
+        pure=("adapter", "llamacpp", "llamacpp_memory", "event_stream", "registry"),
         shells=("client",),
         alone={"embedded_llamacpp": ("xllamacpp",)},
         imports=("errors", "config"),
@@ -70,10 +70,14 @@ ROOMS: dict[str, Room] = {
         third_party=("orjson",),
     ),
     "runner": Room(
-        pure=("footprint", "placement", "lifecycle", "restart", "output", "environment", "status"),
+        pure=(
+            *("placement", "lifecycle", "restart", "output", "environment", "status"),
+            *("footprint", "reckoning", "model_facts", "gguf", "gguf_cursor", "tensor_types"),
+            *("remembered",),
+        ),
         shells=(
             *("devices", "ports", "process", "readiness", "replica", "supervisor"),
-            *("executable", "resources", "slow_call"),
+            *("executable", "resources", "slow_call", "reckoner", "model_file", "learned"),
         ),
         alone={"tether": ()},
         imports=("engines", "errors", "config"),

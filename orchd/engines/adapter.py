@@ -148,6 +148,59 @@ class Launch:
     """True where more than one replica computes on this machine's CPU."""
 
 
+# -- what an engine takes of its device's memory -----------------------------------------------
+
+DeviceKind = Literal["gpu", "cpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A further model file that the engine loads onto the device beside the pool's model."""
+
+    what: str
+    """For the user: ``draft model``."""
+    path: str
+    has_cache: bool
+    """True where it generates, and so keeps a cache for every slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryDemand:
+    """What an engine does with the memory of one device, as far as its configuration decides it.
+
+    The model itself, its layers and its weights, is not in here: who reckons puts both together.
+    """
+
+    ctx_tokens: int
+    """For each slot."""
+    slots: int
+    batch_tokens: int
+    """How many tokens are computed at once; work space is reserved for them."""
+    key_type: str = "f16"
+    value_type: str = "f16"
+    """ggml's names of the types that the cache is kept in."""
+    layers_on_device: int | None = None
+    """None: all of them. Otherwise the last so many; the others stay in the host's memory."""
+    expert_layers_on_host: int = 0
+    """Of the first so many layers, the experts stay in the host's memory."""
+    is_input_on_device: bool = True
+    """False where the table of tokens stays in the host's memory."""
+    is_cache_on_device: bool = True
+    unpacks_cache: bool = False
+    """True where a cache of a smaller type is unpacked to f16, a layer at a time, to be read."""
+    is_attention_fused: bool = True
+    """False where the scores of all heads are written out (no flash attention)."""
+    keeps_windows_only: bool = True
+    """True where layers with a sliding window keep no more than the window."""
+    fixed: tuple[tuple[str, int], ...] = ()
+    """What it takes whatever the model, each with its bytes."""
+    companions: tuple[Companion, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What of its configuration is not in the reckoning, for the user."""
+    total_fraction: float | None = None
+    """Where it takes that share of the card's whole memory, whatever the model."""
+
+
 class Adapter(Protocol):
     """One kind of engine."""
 
@@ -162,6 +215,9 @@ class Adapter(Protocol):
 
     def environment(self, launch: Launch) -> dict[str, str]:
         """What the engine's environment needs beyond the plain one; the key travels here."""
+
+    def memory_demand(self, pool: PoolConfig, kind: DeviceKind) -> MemoryDemand:
+        """What a replica of this pool takes of a device of that kind."""
 
     def health_request(self) -> EngineRequest:
         """The cheap question that is repeated until the engine has loaded."""

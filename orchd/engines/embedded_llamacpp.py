@@ -19,6 +19,7 @@ _FLASH_ATTENTION = {
     "on": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED,
     "off": xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED,
 }
+_CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,7 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-ngl", "--n-gpu-layers", type=int, default=-1)
     parser.add_argument("-t", "--threads", type=int, default=-1)
     parser.add_argument("-fa", "--flash-attn", choices=sorted(_FLASH_ATTENTION), default="auto")
+    parser.add_argument("-ctk", "--cache-type-k", choices=_CACHE_TYPES, default="f16")
+    parser.add_argument("-ctv", "--cache-type-v", choices=_CACHE_TYPES, default="f16")
+    parser.add_argument("--swa-full", action="store_true")
     parser.add_argument("--cache-ram", type=int, default=8192)
+    parser.add_argument("-lv", "--verbosity", type=int, default=3)
     parser.add_argument("-a", "--alias")
     parser.add_argument("--webui", action=argparse.BooleanOptionalAction, default=True)
     return parser
@@ -62,11 +67,19 @@ def build_params(options: argparse.Namespace, key: str | None) -> xllamacpp.Comm
     params.n_gpu_layers = options.n_gpu_layers
     params.cpuparams.n_threads = options.threads
     params.flash_attn_type = _FLASH_ATTENTION[options.flash_attn]
+    params.cache_type_k = _cache_type(options.cache_type_k)
+    params.cache_type_v = _cache_type(options.cache_type_v)
+    params.swa_full = options.swa_full
     params.cache_ram_mib = options.cache_ram
+    params.verbosity = options.verbosity
     params.ui = options.webui
     if options.alias:
         params.model_alias = {options.alias}
     return params
+
+
+def _cache_type(name: str) -> xllamacpp.ggml_type:
+    return getattr(xllamacpp.ggml_type, f"GGML_TYPE_{name.upper()}")
 
 
 def main() -> None:

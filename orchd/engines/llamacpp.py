@@ -15,12 +15,14 @@ import orjson
 from orchd.config.model import PoolConfig
 from orchd.engines.adapter import (
     Binary,
+    DeviceKind,
     Done,
     EngineRequest,
     Executable,
     Generation,
     Identity,
     Launch,
+    MemoryDemand,
     PythonModule,
     Refused,
     StreamEvent,
@@ -29,6 +31,7 @@ from orchd.engines.adapter import (
     max_events,
 )
 from orchd.engines.event_stream import EventStreamReader
+from orchd.engines.llamacpp_memory import BATCH_TOKENS, CACHE_RAM_MIB, read_demand
 from orchd.errors import EngineError, Fault
 
 _EMBEDDED = PythonModule(
@@ -36,8 +39,6 @@ _EMBEDDED = PythonModule(
 )
 _ALL_LAYERS = "999"
 """More layers than any model has: the whole model goes to the device, as reserved."""
-_CACHE_RAM_MIB = "256"
-"""llama.cpp's prompt cache grows to 8 GiB of host memory unless it is bounded (measured)."""
 _LAST_EVENT_FIELDS = [
     "content",
     "stop",
@@ -90,10 +91,9 @@ class LlamaCpp:
             *("--ctx-size", str(pool.ctx * pool.slots)),
             *("--parallel", str(pool.slots)),
             "--no-kv-unified",
-            # A cancelled prompt frees its slot only after the current batch (measured).
-            *("--batch-size", "256" if is_cpu else "512"),
+            *("--batch-size", str(BATCH_TOKENS["cpu" if is_cpu else "gpu"])),
             *("--n-gpu-layers", "0" if is_cpu else _ALL_LAYERS),
-            *("--cache-ram", _CACHE_RAM_MIB),
+            *("--cache-ram", str(CACHE_RAM_MIB)),
             "--no-webui",
             *pool.args,
         ]
@@ -105,6 +105,9 @@ class LlamaCpp:
             # token a second (measured); sleeping ones do not.
             environment["OMP_WAIT_POLICY"] = "passive"
         return environment
+
+    def memory_demand(self, pool: PoolConfig, kind: DeviceKind) -> MemoryDemand:
+        return read_demand(pool, kind)
 
     def health_request(self) -> EngineRequest:
         return EngineRequest("GET", "/health")

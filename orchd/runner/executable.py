@@ -44,3 +44,20 @@ def find_executable(executables: Sequence[Executable]) -> Found:
             case _:
                 assert_never(executable)
     raise HostError(" and ".join(missing))
+
+
+def identify_engine(executables: Sequence[Executable]) -> str:
+    """Text that changes whenever the engine that would be started does; empty where none is there.
+
+    A binary says its version only when it is run, so its path, size and time of change stand for
+    it. Blocks: call it in a thread.
+    """
+    try:
+        found = find_executable(executables)
+        if found.version is not None:
+            return found.version
+        program = Path(found.command[0]).resolve()
+        seen = program.stat()
+    except (HostError, OSError):
+        return ""
+    return f"{program} {seen.st_size} {seen.st_mtime_ns}"

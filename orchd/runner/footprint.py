@@ -1,33 +1,110 @@
-"""The footprint: the VRAM that one replica needs, reckoned before it starts.
+"""The footprint: the memory that one replica needs of its device, known before it starts.
 
-``vram_mib`` is taken as it is. Otherwise: the model file (its weights go to the device whole) plus
-a tenth for buffers, plus half a GiB for the CUDA context and a modest KV cache.
+``vram_mib`` is taken as it is; else what was measured at an earlier load of the same; else it is
+reckoned from the model file and the engine's demand, item by item. On a GPU that is VRAM. On the
+CPU it is RAM, where weights count whole: they are mapped from the file, and an engine whose weights
+do not stay in memory reads them anew for every token.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from orchd.config.model import PoolConfig
+from orchd.engines.adapter import Companion, MemoryDemand
+from orchd.runner.gguf import Weights
+from orchd.runner.model_facts import ModelFacts
+from orchd.runner.reckoning import Item, reckon_items, weights_bytes
+from orchd.runner.remembered import FootprintKey
 
 MIB = 1024 * 1024
-_OVERHEAD_BYTES = 512 * MIB
+_DOUBTFUL_FACTOR = 2
+_DOUBTFUL_BYTES = 2048 * MIB
+"""A measurement of more than twice what is reckoned, and of that much more, caught another
+program's memory."""
+
+Source = Literal["configured", "measured", "reckoned"]
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes of VRAM, and how they were reckoned, for the user."""
+    """Bytes of memory, and how they were come by, for the user."""
 
     need_bytes: int
+    """On any device; of an engine that claims a share of the card, the least that it needs."""
     reckoning: str
+    items: tuple[Item, ...] = ()
+    source: Source = "reckoned"
+    total_fraction: float | None = None
+    """The share of the card's whole memory that the engine claims, if it claims one."""
+    key: FootprintKey | None = None
+    """Under which a measurement of it is remembered; None where none is wanted."""
+
+    def need_bytes_on(self, total_bytes: int) -> int:
+        """What it needs of a card that has so much memory in all."""
+        if self.total_fraction is None:
+            return self.need_bytes
+        return max(self.need_bytes, math.ceil(total_bytes * self.total_fraction))
 
 
-def reckon_footprint(pool: PoolConfig, model_bytes: int) -> Footprint:
-    """What a replica of this pool needs for a model file of that size."""
+@dataclass(frozen=True, slots=True)
+class LoadedFile:
+    """A file that the engine loads: a model, or what stands beside it."""
+
+    weights: Weights
+    facts: ModelFacts | None
+    """None of a file that is all weights, as a projector is."""
+    companion: Companion | None = None
+    """None: it is the pool's model itself."""
+
+
+def reckon_footprint(
+    pool: PoolConfig,
+    demand: MemoryDemand,
+    files: Sequence[LoadedFile],
+    learned_bytes: int | None = None,
+) -> Footprint:
+    """What a replica of this pool needs; ``files`` is empty only where nobody has to ask them."""
     if pool.vram_mib is not None:
-        return Footprint(pool.vram_mib * MIB, "vram_mib of the configuration")
-    need_bytes = model_bytes + model_bytes // 10 + _OVERHEAD_BYTES
-    return Footprint(need_bytes, f"model file {format_gib(model_bytes)}, a tenth, and 0.5 GiB")
+        return Footprint(pool.vram_mib * MIB, "vram_mib of the configuration", source="configured")
+    if demand.total_fraction is not None:
+        share = f"{demand.total_fraction:.0%} of the whole card, whatever the model"
+        return Footprint(0, share, total_fraction=demand.total_fraction)
+    items = [item for file in files for item in _file_items(file, demand)]
+    items += [Item(what, size_bytes) for what, size_bytes in demand.fixed]
+    need_bytes = sum(item.size_bytes for item in items)
+    if learned_bytes is not None and _is_plausible(learned_bytes, need_bytes, files, demand):
+        measured = (Item("measured", learned_bytes),)
+        return Footprint(learned_bytes, "measured at an earlier load", measured, "measured")
+    parts = [f"{item.what} {format_gib(item.size_bytes)}" for item in items]
+    notes = [note for file in files if file.facts is not None for note in file.facts.notes]
+    words = ", ".join(parts) + "".join(f"; {note}" for note in (*notes, *demand.notes))
+    return Footprint(need_bytes, words, tuple(items))
+
+
+def _file_items(file: LoadedFile, demand: MemoryDemand) -> Sequence[Item]:
+    what = "weights" if file.companion is None else file.companion.what
+    if file.facts is None:
+        return (Item(what, file.weights.total_bytes),)
+    if file.companion is None:
+        return reckon_items(file.facts, demand)
+    # Its layers and its cache have flags of their own, of which the defaults are reckoned.
+    own = replace(demand, key_type="f16", value_type="f16", layers_on_device=None)
+    items = reckon_items(file.facts, replace(own, expert_layers_on_host=0))
+    return [Item(f"{what}: {item.what}", item.size_bytes) for item in items]
+
+
+def _is_plausible(
+    learned_bytes: int, need_bytes: int, files: Sequence[LoadedFile], demand: MemoryDemand
+) -> bool:
+    """False for what cannot be this replica's: less than its weights, or another's as well."""
+    own = (file.facts for file in files if file.companion is None)
+    floor_bytes = sum(weights_bytes(facts, demand) for facts in own if facts is not None)
+    most_bytes = max(need_bytes * _DOUBTFUL_FACTOR, need_bytes + _DOUBTFUL_BYTES)
+    return floor_bytes <= learned_bytes <= most_bytes
 
 
 def format_gib(size_bytes: int) -> str:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 
 from orchd.config.model import PoolConfig
+from orchd.engines.adapter import Adapter
+from orchd.engines.registry import ADAPTERS
 from orchd.errors import HostError
-from orchd.runner.footprint import Footprint, reckon_footprint
+from orchd.runner.footprint import Footprint
+from orchd.runner.learned import Learned
 from orchd.runner.placement import CPU, Gpu, NoFit, ReplicaPlan, decide_placement
 from orchd.runner.ports import PortPool
+from orchd.runner.reckoner import Reckoner
 from orchd.runner.slow_call import SlowCall
 
 ANSWER_TIMEOUT_S = 10.0
@@ -43,11 +45,14 @@ class Resources:
         sample_gpus: Callable[[], tuple[Gpu, ...]],
         cpu_replicas: int,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        *,
+        adapters: Mapping[str, Adapter] = ADAPTERS,
+        learned: Learned | None = None,
     ) -> None:
         self._cpu_replicas = cpu_replicas
         self._timeout_s = answer_timeout_s
         self._sampling = SlowCall("sample GPUs", sample_gpus)
-        self._measuring: dict[str, SlowCall[int]] = {}
+        self._reckoner = Reckoner(adapters, learned or Learned(None), answer_timeout_s)
         self._reserved_bytes: Counter[str] = Counter()
         self._ports = PortPool()
 
@@ -66,26 +71,20 @@ class Resources:
     async def place(self, plan: ReplicaPlan, pool: PoolConfig) -> Lease | NoFit:
         """Choose a device for a replica and reserve what it needs there.
 
-        Raises HostError where the model cannot be read or the devices cannot be seen.
+        Raises HostError where the model could not be loaded or the devices cannot be seen.
         """
-        footprint = reckon_footprint(pool, await self._measure(pool.model))
+        reading = await self._reckoner.read(pool)
         gpus = await self._visible_gpus(plan)
+        footprint = self._reckoner.reckon(pool, reading, "gpu")
         outcome = decide_placement(plan.devices, footprint, gpus, self._reserved_bytes)
         if isinstance(outcome, NoFit):
             return outcome
+        if outcome.device == CPU:
+            footprint = self._reckoner.reckon(pool, reading, "cpu")
         port = self._ports.take()
         self._reserved_bytes[outcome.device] += footprint.need_bytes
         is_cpu_shared = outcome.device == CPU and self._cpu_replicas > 1
         return Lease(outcome.device, footprint, port, secrets.token_urlsafe(32), is_cpu_shared)
-
-    async def _measure(self, model: str) -> int:
-        if model not in self._measuring:
-            self._measuring[model] = SlowCall("measure a model", partial(_file_bytes, model))
-        try:
-            return await self._measuring[model].answer(self._timeout_s)
-        except TimeoutError as error:
-            problem = f"its disk did not answer for {self._timeout_s:g} s"
-            raise HostError(f"model {model}: {problem}") from error
 
     async def _visible_gpus(self, plan: ReplicaPlan) -> tuple[Gpu, ...]:
         if plan.devices == (CPU,):
@@ -101,11 +100,3 @@ class Resources:
         """The replica's process is gone."""
         self._reserved_bytes[lease.device] -= lease.footprint.need_bytes
         self._ports.give_back(lease.port)
-
-
-def _file_bytes(model: str) -> int:
-    try:
-        with Path(model).open("rb") as file:
-            return file.seek(0, 2)
-    except OSError as error:
-        raise HostError(f"model {model}: {error.strerror}") from error

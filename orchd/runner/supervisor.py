@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from orchd.config.model import Config
 from orchd.engines.adapter import Adapter
 from orchd.errors import HostError
+from orchd.runner.learned import Learned
 from orchd.runner.placement import CPU, Gpu, plan_replicas
 from orchd.runner.replica import Replica, SlotGate, Timing
 from orchd.runner.resources import Resources
@@ -27,6 +28,7 @@ class Supervisor:
         gate: SlotGate,
         sample_gpus: Callable[[], tuple[Gpu, ...]],
         timing: Timing | None = None,
+        learned: Learned | None = None,
     ) -> None:
         self._pools = config.pools
         self._adapters = adapters
@@ -34,7 +36,7 @@ class Supervisor:
         self._timing = timing or Timing()
         on_cpu = (pool.replicas for pool in config.pools if CPU in pool.devices)
         cpu_replicas = sum(1 if count == "per-device" else count for count in on_cpu)
-        self._resources = Resources(sample_gpus, cpu_replicas)
+        self._resources = Resources(sample_gpus, cpu_replicas, adapters=adapters, learned=learned)
         self._replicas: dict[str, list[Replica]] = {pool.id: [] for pool in config.pools}
 
     async def start(self) -> None:

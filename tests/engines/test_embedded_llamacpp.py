@@ -20,6 +20,7 @@ import sys
 from types import SimpleNamespace
 llama_flash_attn_type = SimpleNamespace(**{
     f"LLAMA_FLASH_ATTN_TYPE_{name}": name for name in ("AUTO", "ENABLED", "DISABLED")})
+ggml_type = SimpleNamespace(GGML_TYPE_F16="F16", GGML_TYPE_Q8_0="Q8_0")
 def CommonParams():
     return SimpleNamespace(model=SimpleNamespace(), cpuparams=SimpleNamespace())
 def Server(params):
@@ -54,7 +55,7 @@ def start(site: Path, model: str, *more: str) -> subprocess.Popen[str]:
 def test_it_takes_what_the_adapter_gives_and_ends_by_a_signal(
     site: Path, number: signal.Signals
 ) -> None:
-    with start(site, "/m.gguf", "--flash-attn", "on") as engine:
+    with start(site, "/m.gguf", "--flash-attn", "on", "-ctk", "q8_0") as engine:
         try:
             assert engine.stdout is not None
             params = engine.stdout.readline()
@@ -67,6 +68,8 @@ def test_it_takes_what_the_adapter_gives_and_ends_by_a_signal(
                 "'kv_unified': False",
                 "'n_gpu_layers': 0",
                 "'flash_attn_type': 'ENABLED'",
+                "'cache_type_k': 'Q8_0'",
+                "'cache_type_v': 'F16'",
             ):
                 assert part in params
             engine.send_signal(number)

@@ -8,7 +8,18 @@ import shlex
 import sys
 from pathlib import Path
 
+from tests.fakes.gguf import write_head
+
 _SCRIPT = Path(__file__).with_name("llama_server.py")
+_MODEL_HEAD = write_head(
+    {
+        "general.architecture": "llama",
+        "llama.block_count": 2,
+        "llama.embedding_length": 64,
+        "llama.feed_forward_length": 128,
+        "llama.attention.head_count": 4,
+    }
+)
 
 
 def install_engine(folder: Path) -> Path:
@@ -21,9 +32,9 @@ def install_engine(folder: Path) -> Path:
 
 
 def write_model(folder: Path, size_bytes: int = 1000) -> Path:
-    """Write a file of that size, for a model; returns its path."""
+    """Write a file of that size, for a model of two small layers; returns its path."""
     model = folder / "model.gguf"
-    model.write_bytes(bytes(size_bytes))
+    model.write_bytes(_MODEL_HEAD.ljust(size_bytes, b"\0"))
     return model
 
 

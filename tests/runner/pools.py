@@ -20,6 +20,8 @@ def make_pool(
     load_stall_s: float = 30.0,
     env: Mapping[str, str] | None = None,
     slots: int = 2,
+    ctx: int = 4096,
+    args: tuple[str, ...] = (),
 ) -> PoolConfig:
     """A llama.cpp pool."""
     return PoolConfig(
@@ -33,4 +35,6 @@ def make_pool(
         load_stall_s=load_stall_s,
         env=env or {},
         slots=slots,
+        ctx=ctx,
+        args=args,
     )

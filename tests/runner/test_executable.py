@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from orchd import engines
 from orchd.engines.adapter import Binary, PythonModule
 from orchd.errors import HostError
-from orchd.runner.executable import Found, find_executable
+from orchd.runner.executable import Found, find_executable, identify_engine
 
 EMBEDDED = PythonModule("embedded_llamacpp.py", "h11", "install it")
 ABSENT = PythonModule("embedded_llamacpp.py", "no_such_package", "install it")
@@ -61,3 +62,24 @@ def test_all_that_was_looked_for_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     expected = r"^no executable engine on PATH and no embedded engine \(install it\)$"
     with pytest.raises(HostError, match=expected):
         find_executable([Binary("engine"), ABSENT])
+
+
+# -- which engine it is, before it runs --------------------------------------------------------
+
+
+def test_an_embedded_engine_is_known_by_its_version() -> None:
+    assert identify_engine([EMBEDDED]) == f"h11 {importlib.metadata.version('h11')}"
+
+
+def test_a_binary_is_known_by_its_file(tmp_path: Path) -> None:
+    program = put_program(tmp_path, "engine")
+    link = tmp_path / "link"
+    link.symlink_to(program)
+    first = identify_engine([Binary(str(link))])
+    assert first.startswith(f"{program} 10 ")
+    os.utime(program, ns=(1, 1))
+    assert identify_engine([Binary(str(link))]) == f"{program} 10 1"
+
+
+def test_an_engine_that_is_not_there_is_known_by_nothing(tmp_path: Path) -> None:
+    assert identify_engine([Binary(str(tmp_path / "absent")), ABSENT]) == ""

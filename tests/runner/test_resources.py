@@ -11,6 +11,7 @@ import pytest
 
 from orchd.errors import HostError
 from orchd.runner.footprint import MIB
+from orchd.runner.learned import Learned
 from orchd.runner.placement import Gpu, NoFit, ReplicaPlan
 from orchd.runner.resources import Lease, Resources
 from tests.conftest import Drive
@@ -109,6 +110,58 @@ def test_where_gpus_cannot_be_seen_the_cpu_is_taken_if_it_is_written(
         assert lease.device == "cpu"
         with pytest.raises(HostError, match="no NVIDIA driver is installed"):
             await resources.place(AUTO, pool)
+
+    drive(scenario())
+
+
+def test_a_replica_has_the_footprint_of_the_device_that_it_got(
+    drive: Drive[None], tmp_path: Path
+) -> None:
+    """Where both would do, it is reckoned for a GPU first, and anew for the CPU."""
+    pool = make_pool(model=write_model(tmp_path), devices=("0", "cpu"))
+    plan = ReplicaPlan("chat-0", ("0", "cpu"))
+
+    async def scenario() -> None:
+        for sample, device, part in [
+            (see_one_gpu, "GPU-0", "CUDA context"),
+            (see_none, "cpu", "process"),
+        ]:
+            lease = await Resources(sample, cpu_replicas=1).place(plan, pool)
+            assert isinstance(lease, Lease)
+            assert lease.device == device
+            assert part in [item.what for item in lease.footprint.items]
+            assert lease.footprint.key is not None
+            assert lease.footprint.key.device_kind == ("cpu" if device == "cpu" else "gpu")
+
+    drive(scenario())
+
+
+def test_a_measured_footprint_decides_from_then_on(drive: Drive[None], tmp_path: Path) -> None:
+    pool = make_pool(model=write_model(tmp_path), devices=("auto",))
+
+    async def scenario() -> None:
+        learned = Learned(None)
+        resources = Resources(see_one_gpu, cpu_replicas=0, learned=learned)
+        first = await resources.place(AUTO, pool)
+        assert isinstance(first, Lease) and first.footprint.key is not None
+        learned.remember(first.footprint.key, 1500 * MIB)
+        second = await resources.place(AUTO, pool)
+        assert isinstance(second, Lease)
+        assert second.footprint.need_bytes == 1500 * MIB
+        for lease in (second, first):
+            resources.give_back(lease)
+        assert resources.is_untouched
+
+    drive(scenario())
+
+
+def test_a_file_that_is_no_model_is_told_with_the_mend(drive: Drive[None], tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(bytes(1000))
+
+    async def scenario() -> None:
+        with pytest.raises(HostError, match=f"^model {model} is not a GGUF file"):
+            await Resources(see_none, cpu_replicas=1).place(CPU, make_pool(model=model))
 
     drive(scenario())
 

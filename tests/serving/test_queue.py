@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -166,6 +167,8 @@ def count_steps(act: Callable[[], object]) -> int:
         nonlocal steps
         steps += 1
 
+    # A collection in between would count too: hypothesis has a callback of its own for it.
+    gc.disable()
     before = sys.gettrace()
     sys.settrace(trace)
     sys.setprofile(profile)
@@ -174,4 +177,5 @@ def count_steps(act: Callable[[], object]) -> int:
     finally:
         sys.setprofile(None)
         sys.settrace(before)
+        gc.enable()
     return steps

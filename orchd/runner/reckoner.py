@@ -1,0 +1,100 @@
+"""Joins what a footprint is made of: the pool, its engine's demand, its files, what was learned.
+
+A disk that does not answer costs a thread for each pool at most, and nobody who waits for long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from orchd.config.model import PoolConfig
+from orchd.engines.adapter import Adapter, DeviceKind
+from orchd.errors import HostError
+from orchd.runner.executable import identify_engine
+from orchd.runner.footprint import Footprint, reckon_footprint
+from orchd.runner.learned import Learned
+from orchd.runner.model_file import ModelFiles, ModelReader, check_readable
+from orchd.runner.remembered import FootprintKey
+from orchd.runner.slow_call import SlowCall
+
+READINGS_MAX = 64
+"""As many as there may be pools; those of models that are no longer served give way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the disk said of a pool. ``files`` is None where what they hold does not matter."""
+
+    files: ModelFiles | None
+    engine_version: str
+
+
+class Reckoner:
+    """Tells what a replica of a pool needs."""
+
+    def __init__(
+        self, adapters: Mapping[str, Adapter], learned: Learned, answer_timeout_s: float
+    ) -> None:
+        self._adapters = adapters
+        self._learned = learned
+        self._timeout_s = answer_timeout_s
+        self._calls: dict[object, SlowCall[Reading]] = {}
+
+    @property
+    def readings(self) -> int:
+        """How many are kept."""
+        return len(self._calls)
+
+    async def read(self, pool: PoolConfig) -> Reading:
+        """Look at the pool's files. Raises HostError where the model could not be loaded."""
+        what = (pool.engine, pool.model, pool.args, pool.binary, pool.vram_mib)
+        if what not in self._calls:
+            if len(self._calls) == READINGS_MAX:
+                del self._calls[next(iter(self._calls))]
+            self._calls[what] = SlowCall("read a model", self._reader(pool))
+        try:
+            return await self._calls[what].answer(self._timeout_s)
+        except TimeoutError as error:
+            problem = f"its disk did not answer for {self._timeout_s:g} s"
+            raise HostError(f"model {pool.model}: {problem}") from error
+
+    def reckon(self, pool: PoolConfig, reading: Reading, kind: DeviceKind) -> Footprint:
+        """What it needs of a device of that kind."""
+        demand = self._adapters[pool.engine].memory_demand(pool, kind)
+        files = reading.files
+        if files is None:
+            return reckon_footprint(pool, demand, ())
+        key = FootprintKey(
+            engine=pool.engine,
+            engine_version=reading.engine_version,
+            model=pool.model,
+            files_bytes=files.stamp.size_bytes,
+            files_mtime_ns=files.stamp.mtime_ns,
+            ctx=pool.ctx,
+            slots=pool.slots,
+            args=pool.args,
+            device_kind=kind,
+        )
+        footprint = reckon_footprint(pool, demand, files.loaded, self._learned.recall(key))
+        return replace(footprint, key=key)
+
+    def _reader(self, pool: PoolConfig) -> Callable[[], Reading]:
+        """What looks at the disk for a pool, in a thread."""
+        adapter = self._adapters[pool.engine]
+        # Which files there are is the same on every kind of device.
+        demand = adapter.memory_demand(pool, "gpu")
+        if demand.total_fraction is not None:
+            return lambda: Reading(None, "")
+        if pool.vram_mib is not None:
+            return partial(_look_only, pool.model)
+        reader = ModelReader(pool.model, demand.companions)
+        executables = adapter.executables(pool)
+        return lambda: Reading(reader.read(), identify_engine(executables))
+
+
+def _look_only(model: str) -> Reading:
+    """Where the user has written the need, a head that orchd cannot read is no obstacle."""
+    check_readable(model)
+    return Reading(None, "")

@@ -1,0 +1,193 @@
+"""Footprints of real pools: their files, their engine's flags, what was learned, dead disks."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchd.config.model import PoolConfig
+from orchd.engines.adapter import DeviceKind, MemoryDemand
+from orchd.engines.llamacpp import LlamaCpp
+from orchd.engines.registry import ADAPTERS
+from orchd.errors import HostError
+from orchd.runner.footprint import MIB, Footprint
+from orchd.runner.learned import Learned
+from orchd.runner.reckoner import READINGS_MAX, Reckoner
+from orchd.runner.remembered import FootprintKey
+from tests.conftest import Drive
+from tests.fakes.engines import write_model
+from tests.fakes.gguf import write_sparse
+from tests.runner.models import LLAMA_3_8B, SMOLLM2_135M
+from tests.runner.pools import make_pool
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> PoolConfig:
+    model = write_sparse(tmp_path / "m.gguf", LLAMA_3_8B.head(), 9_000_000_000)
+    return make_pool(model=model, binary=tmp_path / "engine")
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[Path]:
+    """Blocks as a dead network disk does."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    yield path
+    os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+
+
+async def reckon(
+    pool: PoolConfig, kind: DeviceKind = "gpu", learned: Learned | None = None
+) -> Footprint:
+    reckoner = Reckoner(ADAPTERS, learned or Learned(None), answer_timeout_s=30)
+    return reckoner.reckon(pool, await reckoner.read(pool), kind)
+
+
+def test_a_footprint_is_that_of_the_file_and_the_flags(
+    drive: Drive[None], pool: PoolConfig
+) -> None:
+    async def scenario() -> None:
+        plain = await reckon(pool)
+        packed = await reckon(replace(pool, args=("-ctk", "q8_0", "-ctv", "q8_0")))
+        assert packed.reckoning.startswith("weights 7.4 GiB, KV cache for 2 × 4096 tokens in q8_0")
+        assert packed.need_bytes < plain.need_bytes
+        on_cpu = await reckon(pool, "cpu")
+        assert [item.what for item in on_cpu.items][-2:] == ["process", "prompt cache"]
+
+    drive(scenario())
+
+
+def test_what_is_measured_is_remembered_under_the_footprints_key(
+    drive: Drive[None], pool: PoolConfig
+) -> None:
+    async def scenario() -> None:
+        learned = Learned(None)
+        first = await reckon(pool, learned=learned)
+        assert first.key is not None
+        learned.remember(first.key, 9_500_000_000)
+        assert (await reckon(pool, learned=learned)).need_bytes == 9_500_000_000
+        for other in (replace(pool, ctx=8192), replace(pool, slots=1), replace(pool, args=("-x",))):
+            assert (await reckon(other, learned=learned)).source == "reckoned"
+        assert (await reckon(pool, "cpu", learned)).source == "reckoned"
+        os.utime(pool.model, ns=(1, 1))
+        assert (await reckon(pool, learned=learned)).source == "reckoned"
+
+    drive(scenario())
+
+
+def test_the_key_says_what_it_stands_for(drive: Drive[None], pool: PoolConfig) -> None:
+    async def scenario() -> None:
+        footprint = await reckon(replace(pool, args=("--metrics",)))
+        seen = os.stat(pool.model)  # noqa: PTH116
+        assert footprint.key == FootprintKey(
+            engine="llamacpp",
+            engine_version="",
+            model=pool.model,
+            files_bytes=seen.st_size,
+            files_mtime_ns=seen.st_mtime_ns,
+            ctx=4096,
+            slots=2,
+            args=("--metrics",),
+            device_kind="gpu",
+        )
+
+    drive(scenario())
+
+
+def test_another_engine_is_measured_anew(
+    drive: Drive[None], pool: PoolConfig, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        learned = Learned(None)
+        before = await reckon(pool, learned=learned)
+        assert before.key is not None
+        learned.remember(before.key, before.need_bytes + 1)
+        program = tmp_path / "engine"
+        program.write_text("")
+        program.chmod(0o755)
+        after = await reckon(pool, learned=learned)
+        assert after.source == "reckoned"
+        assert after.key is not None
+        assert after.key.engine_version.startswith(f"{program} 0 ")
+
+    drive(scenario())
+
+
+def test_a_draft_model_is_read_and_counted(
+    drive: Drive[None], pool: PoolConfig, tmp_path: Path
+) -> None:
+    draft = write_sparse(tmp_path / "d.gguf", SMOLLM2_135M.head(), 1 << 30)
+
+    async def scenario() -> None:
+        footprint = await reckon(replace(pool, args=("-md", str(draft))))
+        assert "draft model: weights" in [item.what for item in footprint.items]
+
+    drive(scenario())
+
+
+def test_with_vram_mib_the_model_only_has_to_be_there(drive: Drive[None], tmp_path: Path) -> None:
+    (tmp_path / "future.gguf").write_bytes(b"GGUF\x63\0\0\0")
+
+    async def scenario() -> None:
+        written = make_pool(model=tmp_path / "future.gguf", vram_mib=6200)
+        footprint = await reckon(written)
+        assert (footprint.need_bytes, footprint.source) == (6200 * MIB, "configured")
+        assert footprint.key is None
+        with pytest.raises(HostError, match="of version 99, and orchd reads 1 to 3; with the"):
+            await reckon(replace(written, vram_mib=None))
+        with pytest.raises(HostError, match="No such file"):
+            await reckon(replace(written, model=str(tmp_path / "absent")))
+
+    drive(scenario())
+
+
+def test_an_engine_that_claims_a_share_of_the_card_needs_no_file(drive: Drive[None]) -> None:
+    class Claiming(LlamaCpp):
+        def memory_demand(self, pool: PoolConfig, kind: DeviceKind) -> MemoryDemand:
+            return MemoryDemand(pool.ctx, pool.slots, 512, total_fraction=0.92)
+
+    async def scenario() -> None:
+        reckoner = Reckoner({"llamacpp": Claiming()}, Learned(None), answer_timeout_s=30)
+        pool = make_pool(model="an/id-of-a-model")
+        footprint = reckoner.reckon(pool, await reckoner.read(pool), "gpu")
+        assert footprint.need_bytes_on(100 * MIB) == 92 * MIB
+
+    drive(scenario())
+
+
+def test_a_disk_that_does_not_answer_is_given_up_and_asked_once(
+    drive: Drive[None], fifo: Path, tmp_path: Path
+) -> None:
+    model = write_model(tmp_path)
+
+    async def scenario() -> None:
+        reckoner = Reckoner(ADAPTERS, Learned(None), answer_timeout_s=0.02)
+        for _ in range(3):
+            with pytest.raises(HostError, match=r"its disk did not answer for 0\.02 s"):
+                await reckoner.read(make_pool(model=fifo))
+        threads = [thread.name for thread in threading.enumerate()]
+        assert threads.count("read a model") == 1
+        # Another model is not held up by it.
+        patient = Reckoner(ADAPTERS, Learned(None), answer_timeout_s=30)
+        await patient.read(make_pool(model=model))
+
+    drive(scenario())
+
+
+def test_readings_of_models_that_came_and_went_are_let_go(
+    drive: Drive[None], tmp_path: Path
+) -> None:
+    model = write_model(tmp_path)
+
+    async def scenario() -> None:
+        reckoner = Reckoner(ADAPTERS, Learned(None), answer_timeout_s=30)
+        for n in range(READINGS_MAX + 5):
+            await reckoner.read(make_pool(model=model, args=(f"--x{n}",)))
+        assert reckoner.readings == READINGS_MAX
+
+    drive(scenario())

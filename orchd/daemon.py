@@ -24,8 +24,8 @@ from orchd.config.token import Token
 from orchd.engines.registry import ADAPTERS
 from orchd.errors import ConfigurationError, Fault
 from orchd.http1.server import HttpServer
-from orchd.runner.devices import sample_gpus
-from orchd.runner.replica import SlotGate
+from orchd.runner.nvml import NvmlReader
+from orchd.runner.slot_gate import SlotGate
 from orchd.runner.supervisor import Supervisor
 from orchd.serving.service import Service
 
@@ -72,8 +72,11 @@ async def _run(config: Config, token: Token, stop: asyncio.Event, hurry: asyncio
         config, ADAPTERS, wire.encode_event, lambda pool_id: supervisor.explain(pool_id)
     )
     gate = SlotGate(service.open_slots, service.close_slots)
-    supervisor = Supervisor(config, ADAPTERS, gate, sample_gpus)
-    context = Context(service, config.pools, supervisor.statuses)
+    supervisor = Supervisor(config, ADAPTERS, gate, NvmlReader().read)
+    context = Context(
+        *(service, config.pools, supervisor.statuses),
+        *(supervisor.devices, lambda: supervisor.snapshot.reason),
+    )
     server = HttpServer(Door(context, token.value))
 
     listen = await server.start(config.server.listen)

@@ -67,10 +67,14 @@ ROOMS: dict[str, Room] = {
         third_party=("orjson",),
     ),
     "runner": Room(
-        pure=("footprint", "placement", "lifecycle", "restart", "output", "environment", "status"),
+        pure=(
+            *("footprint", "placement", "lifecycle", "restart", "output", "environment", "status"),
+            *("snapshot", "allowed", "ledger", "room", "slot_gate"),
+        ),
         shells=(
             *("devices", "ports", "process", "readiness", "replica", "supervisor"),
-            *("executable", "resources", "slow_call"),
+            *("executable", "resources", "slow_call", "nvml", "host_memory", "returns", "turns"),
+            *("launch", "retry"),
         ),
         alone={"tether": ()},
         imports=("engines", "errors", "config"),

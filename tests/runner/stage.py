@@ -15,8 +15,8 @@ from orchd.engines.llamacpp import LlamaCpp
 from orchd.runner.lifecycle import State
 from orchd.runner.placement import Gpu
 from orchd.runner.ports import PORTS
-from orchd.runner.replica import SlotGate, Timing
-from orchd.runner.restart import RestartPolicy
+from orchd.runner.restart import RestartPolicy, Timing
+from orchd.runner.slot_gate import SlotGate
 from orchd.runner.status import ReplicaStatus
 from orchd.runner.supervisor import Supervisor
 from tests.fakes.engines import (

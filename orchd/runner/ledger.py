@@ -76,12 +76,13 @@ class Ledger:
 
 def _used(holding: Holding, snapshot: Snapshot, held_by_pid: Callable[[int], int]) -> int:
     """What it is known to hold; while that is not known, none: better to promise too little."""
-    if holding.session is None:
-        return 0
-    if holding.device == CPU:
-        return held_by_pid(holding.session)
-    gpu = snapshot.find(holding.device)
-    told = gpu.bytes_of(holding.session) if gpu is not None else None
+    told: int | None = None
+    if holding.session is not None:
+        gpu = snapshot.find(holding.device)
+        if holding.device == CPU:
+            told = held_by_pid(holding.session)
+        elif gpu is not None:
+            told = gpu.bytes_of(holding.session)
     return max(told or 0, holding.rise_bytes or 0)
 
 

@@ -24,7 +24,7 @@ from orchd.runner.devices import DeviceMonitor
 from orchd.runner.footprint import Footprint, format_gib, reckon_footprint
 from orchd.runner.host_memory import read_anonymous_bytes, read_host_memory
 from orchd.runner.ledger import Holding, Ledger, Rise, measure_rise, plan_return, wanted_rise_bytes
-from orchd.runner.placement import Machine, NoFit, ReplicaPlan, decide_placement
+from orchd.runner.placement import Machine, NoFit, ReplicaPlan, Reservation, decide_placement
 from orchd.runner.ports import PortPool
 from orchd.runner.returns import RETURN_TIMEOUT_S, Returns
 from orchd.runner.room import Waiter, WaitingRoom
@@ -98,6 +98,10 @@ class Resources:
         """Every GPU, as it was seen last."""
         owed = {device: owed.reason for device, owed in self._returns.owed.items()}
         return describe_devices(self._monitor.snapshot, owed)
+
+    def reserved(self) -> tuple[Reservation, ...]:
+        """What is promised to replicas now."""
+        return self._machine(self._monitor.snapshot).reservations
 
     async def stop(self) -> None:
         """Wait for no memory any more; call it when no replica is left."""

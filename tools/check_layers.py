@@ -92,9 +92,14 @@ ROOMS: dict[str, Room] = {
         imports=("api", "http1", "serving", "runner", "engines", "errors", "config"),
         third_party=("uvloop",),
     ),
+    # The other composition root: it says what the daemon would do.
+    "check": Room(shells=("check",), imports=("runner", "engines", "errors", "config")),
     # A client of the daemon over HTTP, so it knows nothing of the daemon's insides.
     "ask": Room(shells=("ask",), imports=("errors", "config")),
-    "cli": Room(shells=("cli",), imports=("daemon", "ask", "engines", "errors", "config")),
+    "cli": Room(
+        shells=("cli",),
+        imports=("daemon", "check", "ask", "engines", "errors", "config"),
+    ),
     "__main__": Room(shells=("__main__",), imports=("cli",)),
 }
 

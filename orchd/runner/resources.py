@@ -19,7 +19,7 @@ from typing import Protocol
 
 from orchd.config.model import PoolConfig
 from orchd.errors import EngineError, HostError
-from orchd.runner.allowed import CPU
+from orchd.runner.allowed import CPU, allow
 from orchd.runner.devices import DeviceMonitor
 from orchd.runner.footprint import Footprint, format_gib, reckon_footprint
 from orchd.runner.host_memory import read_anonymous_bytes, read_host_memory
@@ -114,12 +114,15 @@ class Resources:
 
         Raises HostError where the model cannot be read or no port is free.
         """
-        model_bytes = await self._measure(pool.model)
-        footprint = reckon_footprint(pool, model_bytes)
+        footprint, model_bytes = await self.reckon(pool)
         while True:
             snapshot = await self._see(plan)
             outcome = decide_placement(plan.devices, footprint, self._machine(snapshot))
             if isinstance(outcome, NoFit):
+                # What a replica that is gone has still to give back may be just what lacks: its
+                # own, when this is the next try of one that crashed.
+                if await self._returns.settle_one(allow(plan.devices, snapshot).uuids):
+                    continue
                 return NoRoom(outcome.reason, plan, footprint)
             holding = self._ledger.reserve(
                 plan.replica_id, outcome.device, outcome.need_bytes, model_bytes
@@ -131,6 +134,14 @@ class Resources:
                 self._let_go(holding)
                 raise
             self._let_go(holding)
+
+    async def reckon(self, pool: PoolConfig) -> tuple[Footprint, int]:
+        """What one replica needs, and the size of its model.
+
+        Raises HostError where the model cannot be read.
+        """
+        model_bytes = await self._measure(pool.model)
+        return reckon_footprint(pool, model_bytes), model_bytes
 
     async def _has_come_to_turn(
         self, holding: Holding, footprint: Footprint, snapshot: Snapshot

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 from orchd.runner.footprint import format_gib
@@ -78,20 +78,31 @@ class Returns:
 
     async def settle(self, device: str) -> None:
         """Wait until nothing is outstanding on the device."""
-        while (outstanding := self._outstanding.get(device)) is not None:
-            assert outstanding.task is not None
-            await asyncio.wait([outstanding.task])
+        while await self.settle_one((device,)):
+            pass
+
+    async def settle_one(self, devices: Collection[str]) -> bool:
+        """Wait until one of the devices has nothing outstanding; False where none has."""
+        tasks = [
+            outstanding.task
+            for device, outstanding in self._outstanding.items()
+            if device in devices and outstanding.task is not None
+        ]
+        if tasks:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return bool(tasks)
 
     async def stop(self) -> None:
         """Wait for nothing any more; every reservation ends now."""
-        tasks = [each.task for each in self._outstanding.values() if each.task is not None]
-        for task in tasks:
-            task.cancel()
+        tasks = []
+        for device, outstanding in list(self._outstanding.items()):
+            assert outstanding.task is not None
+            outstanding.task.cancel()
+            tasks.append(outstanding.task)
+            # Here and not in the task, which may be cancelled before its first step.
+            self._finish(device, outstanding)
         if tasks:
             await asyncio.wait(tasks)
-        # A task that was cancelled before its first step has released nothing.
-        for device in list(self._outstanding):
-            self._finish(device)
 
     def look(self, snapshot: Snapshot) -> None:
         """Strike out what has come back after all."""
@@ -115,7 +126,7 @@ class Returns:
                 # A driver tells nobody when it has freed memory: asking again is all there is.
                 await asyncio.sleep(_RESAMPLE_S)
         finally:
-            self._finish(device)
+            self._finish(device, outstanding)
 
     def _note(self, device: str, outstanding: _Outstanding, missing_bytes: int) -> None:
         names = ", ".join(holding.replica_id for holding in outstanding.holdings)
@@ -123,7 +134,8 @@ class Returns:
         self.owed[device] = Owed(outstanding.target_bytes, reason)
         log.warning("%s device=%s", reason, device)
 
-    def _finish(self, device: str) -> None:
-        outstanding = self._outstanding.pop(device, None)
-        for holding in outstanding.holdings if outstanding is not None else ():
-            self._release(holding)
+    def _finish(self, device: str, outstanding: _Outstanding) -> None:
+        if self._outstanding.get(device) is outstanding:
+            del self._outstanding[device]
+            for holding in outstanding.holdings:
+                self._release(holding)

@@ -1,7 +1,7 @@
 """The command line: argv → serve, check or ask → an exit code.
 
-Exit codes: 0 done; 1 refused, failed, does not fit, or the machine would not; 2 the configuration or
-the command line is at fault; 130 ended by Ctrl-C.
+Exit codes: 0 done; 1 refused, failed, no fit, or the machine would not; 2 the configuration or the
+command line is at fault; 130 ended by Ctrl-C.
 """
 
 from __future__ import annotations

@@ -13,7 +13,16 @@ import logging
 from collections.abc import Callable
 
 from orchd.runner.slow_call import SlowCall
-from orchd.runner.snapshot import UNSEEN, Gpu, NoReading, Quarantined, Reading, Snapshot, follow
+from orchd.runner.snapshot import (
+    LOST_SAMPLES,
+    UNSEEN,
+    Gpu,
+    NoReading,
+    Quarantined,
+    Reading,
+    Snapshot,
+    follow,
+)
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +91,12 @@ class DeviceMonitor:
                 if wanted <= number and not waiting.done():
                     waiting.set_result(self.snapshot)
             self._waiting = [entry for entry in self._waiting if not entry[1].done()]
+            is_doubtful = any(
+                0 < gpu.lost_samples < LOST_SAMPLES for gpu in self.snapshot.quarantined
+            )
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s):
+                # A loss that nobody has confirmed yet is not left open for long.
+                async with asyncio.timeout(self._interval_s / (4 if is_doubtful else 1)):
                     await self._wanted.wait()
 
     async def _read(self) -> Reading | NoReading:

@@ -20,7 +20,7 @@ from orchd.runner.snapshot import Snapshot
 log = logging.getLogger(__name__)
 
 RETURN_TIMEOUT_S = 10.0
-_RESAMPLE_S = 0.2
+RESAMPLE_S = 0.2
 
 
 @dataclass(slots=True, eq=False)
@@ -47,10 +47,12 @@ class Returns:
         fresh: Callable[[], Awaitable[Snapshot]],
         release: Callable[[Holding], None],
         timeout_s: float = RETURN_TIMEOUT_S,
+        resample_s: float = RESAMPLE_S,
     ) -> None:
         self._fresh = fresh
         self._release = release
         self._timeout_s = timeout_s
+        self._resample_s = resample_s
         self._outstanding: dict[str, _Outstanding] = {}
         self.owed: dict[str, Owed] = {}
         """By device; an entry goes once the memory is back after all."""
@@ -124,7 +126,7 @@ class Returns:
                     self._note(device, outstanding, missing_bytes)
                     return
                 # A driver tells nobody when it has freed memory: asking again is all there is.
-                await asyncio.sleep(_RESAMPLE_S)
+                await asyncio.sleep(self._resample_s)
         finally:
             self._finish(device, outstanding)
 

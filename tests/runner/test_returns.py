@@ -23,7 +23,8 @@ class Card:
         self.samples = 0
         self.released: list[str] = []
         self.returns = Returns(
-            self.fresh, lambda holding: self.released.append(holding.replica_id), timeout_s
+            *(self.fresh, lambda holding: self.released.append(holding.replica_id), timeout_s),
+            resample_s=0.001,
         )
 
     def snapshot(self) -> Snapshot:

@@ -20,7 +20,7 @@ class House:
 
     def __init__(self) -> None:
         self.used_gib = 0.0
-        self.returns = Returns(self.fresh, lambda holding: None)
+        self.returns = Returns(self.fresh, lambda holding: None, resample_s=0)
         self.turns = Turns(self.returns)
 
     async def fresh(self) -> Snapshot:

@@ -26,6 +26,7 @@ from orchd.runner.host_memory import read_host_memory
 from orchd.runner.nvml import NvmlReader
 from orchd.runner.placement import (
     Machine,
+    Needs,
     NoFit,
     Placed,
     ReplicaPlan,
@@ -92,8 +93,8 @@ async def _forecast(
         machine = Machine(snapshot, read_host_memory())
         pools = []
         for pool in config.pools:
-            problems, footprint = await _find_problems(pool, adapters[pool.engine], resources)
-            placed = _Placing(pool, footprint, tuple(problems), machine)
+            problems, needs = await _find_problems(pool, adapters[pool.engine], resources)
+            placed = _Placing(pool, needs, tuple(problems), machine)
             pools.append(PoolForecast(pool, tuple(placed.each())))
             machine = placed.machine
     finally:
@@ -103,19 +104,19 @@ async def _forecast(
 
 async def _find_problems(
     pool: PoolConfig, adapter: Adapter, resources: Resources
-) -> tuple[list[str], Footprint | None]:
-    """What stands against a pool wherever it is placed, and its footprint if that can be known."""
+) -> tuple[list[str], Needs | None]:
+    """What stands against a pool wherever it is placed, and its needs if they can be known."""
     problems: list[str] = []
-    footprint: Footprint | None = None
+    needs: Needs | None = None
     try:
         find_executable(adapter.executables(pool))
     except HostError as error:
         problems.append(str(error))
     try:
-        footprint, _ = await resources.reckon(pool)
+        needs, _ = await resources.reckon(pool)
     except HostError as error:
         problems.append(str(error))
-    return problems, footprint
+    return problems, needs
 
 
 class _Placing:
@@ -124,12 +125,12 @@ class _Placing:
     def __init__(
         self,
         pool: PoolConfig,
-        footprint: Footprint | None,
+        needs: Needs | None,
         problems: tuple[str, ...],
         machine: Machine,
     ) -> None:
         self.machine = machine
-        self._footprint = footprint
+        self._needs = needs
         self._problems = problems
         self._plans = plan_replicas(pool, machine.snapshot) or (
             # None of its devices is there: the one that would be tells so.
@@ -141,12 +142,13 @@ class _Placing:
             yield self._place(plan)
 
     def _place(self, plan: ReplicaPlan) -> ReplicaForecast:
-        footprint = self._footprint
-        if footprint is None:
+        needs = self._needs
+        if needs is None:
             return ReplicaForecast(plan.replica_id, None, None, (), "; ".join(self._problems))
         problems = list(self._problems)
-        need_bytes, device = footprint.need_bytes, None
-        outcome = decide_placement(plan.devices, footprint, self.machine)
+        device = CPU if plan.devices == (CPU,) else ""
+        need_bytes = needs.of(device).need_bytes
+        outcome = decide_placement(plan.devices, needs, self.machine)
         match outcome:
             case Placed():
                 device, need_bytes = outcome.device, outcome.need_bytes
@@ -159,7 +161,7 @@ class _Placing:
             plan.replica_id,
             None if problems else device,
             need_bytes,
-            _list_reckoning(footprint),
+            _list_reckoning(needs.of(device)),
             "; ".join(problems) or None,
         )
 

@@ -35,6 +35,17 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What a replica needs: VRAM is reckoned in another way than the machine's own memory."""
+
+    on_gpu: Footprint
+    on_cpu: Footprint
+
+    def of(self, device: str) -> Footprint:
+        return self.on_cpu if device == CPU else self.on_gpu
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """Where replicas can be placed, and what was promised of it."""
 
@@ -95,24 +106,27 @@ def available_bytes(total_bytes: int, free_bytes: int, reserved: Sequence[Reserv
     return max(min(free_bytes - unused_bytes, total_bytes - reserved_bytes), 0)
 
 
-def decide_placement(
-    devices: tuple[str, ...], footprint: Footprint, machine: Machine
-) -> Placed | NoFit:
+def decide_placement(devices: tuple[str, ...], needs: Needs, machine: Machine) -> Placed | NoFit:
     """Choose the device. Of equals the one with the lower index.
 
     The CPU is taken only where it is written, and then only if no GPU beside it has room.
     """
     sentences: list[str] = []
+    footprint = needs.on_cpu if devices == (CPU,) else needs.on_gpu
     if devices != (CPU,):
-        placed, sentences = _decide_gpu(devices, footprint, machine)
+        placed, sentences = _decide_gpu(devices, needs.on_gpu, machine)
         if placed is not None:
             return placed
     if CPU in devices:
         reserved, host = machine.reserved_on(CPU), machine.host
         available = available_bytes(host.total_bytes, host.available_bytes, reserved)
-        if available >= footprint.need_bytes:
-            return Placed(CPU, footprint.need_bytes)
-        sentences.append(f"the CPU {_explain(available, host.total_bytes, reserved)}")
+        need_bytes = needs.on_cpu.need_bytes
+        if available >= need_bytes:
+            return Placed(CPU, need_bytes)
+        words = _explain(available, host.total_bytes, reserved)
+        if need_bytes != footprint.need_bytes:
+            words = f"would take {format_gib(need_bytes)} and {words}"
+        sentences.append(f"the CPU {words}")
     need_words = f"needs {format_gib(footprint.need_bytes)} ({footprint.reckoning})"
     return NoFit(f"{need_words}: {'; '.join(sentences)}")
 

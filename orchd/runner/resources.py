@@ -24,7 +24,7 @@ from orchd.runner.devices import DeviceMonitor
 from orchd.runner.footprint import Footprint, format_gib, reckon_footprint
 from orchd.runner.host_memory import read_anonymous_bytes, read_host_memory
 from orchd.runner.ledger import Holding, Ledger, Rise, measure_rise, plan_return, wanted_rise_bytes
-from orchd.runner.placement import Machine, NoFit, ReplicaPlan, Reservation, decide_placement
+from orchd.runner.placement import Machine, Needs, NoFit, ReplicaPlan, Reservation, decide_placement
 from orchd.runner.ports import PortPool
 from orchd.runner.returns import RETURN_TIMEOUT_S, Returns
 from orchd.runner.room import Waiter, WaitingRoom
@@ -42,7 +42,7 @@ ANSWER_TIMEOUT_S = 10.0
 class Learner(Protocol):
     """Hears what a replica really took of its GPU."""
 
-    def __call__(self, pool: PoolConfig, took_bytes: int) -> None: ...
+    def __call__(self, footprint: Footprint, took_bytes: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,8 +62,8 @@ class NoRoom:
     """No device has room now; whoever waits is woken when one has."""
 
     reason: str
-    waiter_plan: ReplicaPlan
-    footprint: Footprint
+    plan: ReplicaPlan
+    needs: Needs
 
 
 class Resources:
@@ -114,52 +114,52 @@ class Resources:
 
         Raises HostError where the model cannot be read or no port is free.
         """
-        footprint, model_bytes = await self.reckon(pool)
+        needs, model_bytes = await self.reckon(pool)
         while True:
             snapshot = await self._see(plan)
-            outcome = decide_placement(plan.devices, footprint, self._machine(snapshot))
+            outcome = decide_placement(plan.devices, needs, self._machine(snapshot))
             if isinstance(outcome, NoFit):
                 # What a replica that is gone has still to give back may be just what lacks: its
                 # own, when this is the next try of one that crashed.
                 if await self._returns.settle_one(allow(plan.devices, snapshot).uuids):
                     continue
-                return NoRoom(outcome.reason, plan, footprint)
+                return NoRoom(outcome.reason, plan, needs)
             holding = self._ledger.reserve(
                 plan.replica_id, outcome.device, outcome.need_bytes, model_bytes
             )
             try:
-                if await self._has_come_to_turn(holding, footprint, snapshot):
-                    return self._lease(holding, footprint)
+                if await self._has_come_to_turn(holding, needs, snapshot):
+                    return self._lease(holding, needs)
             except BaseException:
                 self._let_go(holding)
                 raise
             self._let_go(holding)
 
-    async def reckon(self, pool: PoolConfig) -> tuple[Footprint, int]:
+    async def reckon(self, pool: PoolConfig) -> tuple[Needs, int]:
         """What one replica needs, and the size of its model.
 
         Raises HostError where the model cannot be read.
         """
         model_bytes = await self._measure(pool.model)
-        return reckon_footprint(pool, model_bytes), model_bytes
+        footprint = reckon_footprint(pool, model_bytes)
+        return Needs(footprint, footprint), model_bytes
 
-    async def _has_come_to_turn(
-        self, holding: Holding, footprint: Footprint, snapshot: Snapshot
-    ) -> bool:
+    async def _has_come_to_turn(self, holding: Holding, needs: Needs, snapshot: Snapshot) -> bool:
         """Wait for the turn; False where there is no room any more when it comes."""
         if holding.device == CPU:
             return True
         if await self._turns.take(holding):
             snapshot = await self._monitor.fresh()
             machine = self._machine(snapshot, without=holding)
-            if isinstance(decide_placement((holding.device,), footprint, machine), NoFit):
+            if isinstance(decide_placement((holding.device,), needs, machine), NoFit):
                 return False
         gpu = snapshot.find(holding.device)
         assert gpu is not None, f"{holding.device} was chosen and is not there"
         holding.baseline_bytes = gpu.used_bytes
         return True
 
-    def _lease(self, holding: Holding, footprint: Footprint) -> Lease:
+    def _lease(self, holding: Holding, needs: Needs) -> Lease:
+        footprint = needs.of(holding.device)
         port = self._ports.take()
         is_cpu_shared = holding.device == CPU and self._cpu_replicas > 1
         key = secrets.token_urlsafe(32)
@@ -212,7 +212,7 @@ class Resources:
         )
         # A rise that others may have had a part in is learned only while it is plausible.
         if self._learn is not None and (rise.is_told or _is_plausible(rise, lease.holding)):
-            self._learn(pool, rise.size_bytes)
+            self._learn(lease.footprint, rise.size_bytes)
 
     async def _see_rise(self, holding: Holding, patience_s: float) -> Rise:
         try:
@@ -258,7 +258,7 @@ class Resources:
 
     def wait_for_room(self, no_room: NoRoom, wake: Callable[[], None]) -> Callable[[], None]:
         """Have ``wake`` called once there is room; the answer calls it off."""
-        waiter = Waiter(no_room.waiter_plan, no_room.footprint, wake)
+        waiter = Waiter(no_room.plan, no_room.needs, wake)
         self._room.enter(waiter)
         return partial(self._room.leave, waiter)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from orchd.runner.footprint import Footprint
 from orchd.runner.placement import (
     Machine,
+    Needs,
     NoFit,
     Placed,
     ReplicaPlan,
@@ -25,7 +25,7 @@ class Waiter:
     """One replica that waits for room."""
 
     plan: ReplicaPlan
-    footprint: Footprint
+    needs: Needs
     wake: Callable[[], None]
 
 
@@ -49,7 +49,7 @@ class WaitingRoom:
     def wake(self, machine: Machine) -> None:
         """Wake those that would find room now; they have left then."""
         for waiter in list(self._waiters):
-            match decide_placement(waiter.plan.devices, waiter.footprint, machine):
+            match decide_placement(waiter.plan.devices, waiter.needs, machine):
                 case Placed(device, need_bytes):
                     promised = Reservation(waiter.plan.replica_id, device, need_bytes)
                     machine = replace(machine, reservations=(*machine.reservations, promised))

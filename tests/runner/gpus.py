@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchd.runner.footprint import MIB, Footprint
-from orchd.runner.placement import Machine, Reservation
+from orchd.runner.placement import Machine, Needs, Reservation
 from orchd.runner.snapshot import Gpu, GpuProcess, HostMemory, Snapshot, follow
 
 GIB = 1024 * MIB
@@ -31,8 +31,17 @@ def gpu(
     )
 
 
-def need(gib: float) -> Footprint:
-    return Footprint(int(gib * GIB), "as written")
+def need(gib: float, on_cpu_gib: float | None = None) -> Needs:
+    """The same on either kind of device, unless another need is given for the CPU."""
+    on_gpu = Footprint(int(gib * GIB), "as written")
+    if on_cpu_gib is None:
+        return Needs(on_gpu, on_gpu)
+    return Needs(on_gpu, Footprint(int(on_cpu_gib * GIB), "for the CPU"))
+
+
+def need_bytes(size_bytes: int) -> Needs:
+    footprint = Footprint(size_bytes, "")
+    return Needs(footprint, footprint)
 
 
 def seen(*gpus: Gpu) -> Snapshot:

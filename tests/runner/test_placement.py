@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchd.runner.footprint import Footprint
 from orchd.runner.placement import (
     Machine,
     NoFit,
@@ -20,7 +19,7 @@ from orchd.runner.placement import (
     plan_replicas,
 )
 from orchd.runner.snapshot import Gpu, HostMemory, NoReading, Snapshot, Unread, follow
-from tests.runner.gpus import GIB, gpu, machine, need, promised, seen
+from tests.runner.gpus import GIB, gpu, machine, need, need_bytes, promised, seen
 from tests.runner.pools import make_pool
 
 MIXED = (gpu(0, 8), gpu(1, 24), gpu(2, 12))
@@ -89,8 +88,8 @@ def test_replicas_one_after_another(
     for size in needs:
         outcome = decide_placement(AUTO, need(size), machine(*gpus, reserved=reserved))
         match outcome:
-            case Placed(device, need_bytes):
-                reserved += (Reservation("r", device, need_bytes),)
+            case Placed(device, size_bytes):
+                reserved += (Reservation("r", device, size_bytes),)
                 got.append(int(device.removeprefix("GPU-")))
             case NoFit():
                 got.append(None)
@@ -143,7 +142,7 @@ def test_one_that_is_loaded_and_one_that_is_not_are_each_counted_once() -> None:
 
 
 def test_room_to_the_byte_is_room_and_one_less_is_none() -> None:
-    exact, more = Footprint(8 * GIB, ""), Footprint(8 * GIB + 1, "")
+    exact, more = need_bytes(8 * GIB), need_bytes(8 * GIB + 1)
     assert device_of(decide_placement(AUTO, exact, machine(gpu(0, 8)))) == "GPU-0"
     assert device_of(decide_placement(AUTO, more, machine(gpu(0, 8)))) is None
 
@@ -218,6 +217,19 @@ def test_the_cpu_beside_gpus_is_taken_only_where_they_have_no_room() -> None:
     assert device_of(decide_placement(("1", "cpu"), need(6), blind)) == "cpu"
 
 
+def test_the_cpu_may_need_another_amount_than_a_gpu_would() -> None:
+    needs = need(25, on_cpu_gib=30)
+    assert decide_placement(("1", "cpu"), needs, machine(*MIXED, ram_gib=30)) == (
+        Placed("cpu", 30 * GIB)
+    )
+    small = machine(*MIXED, ram_gib=29)
+    reason = reason_of(decide_placement(("1", "cpu"), needs, small))
+    assert reason.startswith("needs 25.0 GiB (as written): ")
+    assert reason.endswith("the CPU would take 30.0 GiB and has 29.0 GiB available of 29.0 GiB")
+    reason = reason_of(decide_placement(("cpu",), needs, small))
+    assert reason.startswith("needs 30.0 GiB (for the CPU): the CPU has 29.0 GiB")
+
+
 # -- whatever the machine ----------------------------------------------------------------------
 
 sizes = st.integers(0, 32 * GIB)
@@ -272,13 +284,13 @@ def observe(cards: list[Truth]) -> Machine:
     return Machine(follow(snapshot, hurt), HostMemory(0, 0), tuple(reserved))
 
 
-@given(cards=st.lists(truths(), max_size=5), need_bytes=st.integers(1, 32 * GIB))
+@given(cards=st.lists(truths(), max_size=5), size_bytes=st.integers(1, 32 * GIB))
 def test_the_most_available_is_chosen_and_no_card_is_ever_promised_more_than_it_has(
-    cards: list[Truth], need_bytes: int
+    cards: list[Truth], size_bytes: int
 ) -> None:
     devices = tuple(str(n) for n, card in enumerate(cards) if card.is_allowed) or ("99",)
     observed = observe(cards)
-    outcome = decide_placement(devices, Footprint(need_bytes, ""), observed)
+    outcome = decide_placement(devices, need_bytes(size_bytes), observed)
     left = {
         f"GPU-{n}": card.total_bytes - card.spoken_for_bytes
         for n, card in enumerate(cards)
@@ -286,15 +298,15 @@ def test_the_most_available_is_chosen_and_no_card_is_ever_promised_more_than_it_
     }
     match outcome:
         case Placed(device, promised_bytes):
-            assert promised_bytes == need_bytes
-            assert left[device] >= need_bytes
+            assert promised_bytes == size_bytes
+            assert left[device] >= size_bytes
             assert left[device] == max(left.values())
             assert device == next(uuid for uuid, size in left.items() if size == left[device])
         case NoFit(reason):
-            assert all(size < need_bytes for size in left.values())
+            assert all(size < size_bytes for size in left.values())
             for n, card in enumerate(cards):
                 assert f"GPU {n} " in reason, card
-    assert decide_placement(devices, Footprint(need_bytes, ""), observed) == outcome
+    assert decide_placement(devices, need_bytes(size_bytes), observed) == outcome
 
 
 @given(truths(), sizes)

@@ -16,6 +16,7 @@ import pytest
 from orchd.config.model import PoolConfig
 from orchd.errors import EngineError, HostError
 from orchd.runner.devices import DeviceMonitor
+from orchd.runner.footprint import Footprint
 from orchd.runner.placement import ReplicaPlan
 from orchd.runner.resources import Lease, NoRoom, Resources
 from orchd.runner.snapshot import NoReading, Reading, Unread
@@ -216,11 +217,11 @@ def test_where_gpus_cannot_be_seen_the_cpu_is_taken_if_it_is_written(
 def test_a_load_is_measured_and_then_the_next_one_begins(
     drive: Drive[None], pool: PoolConfig
 ) -> None:
-    cards, learned = Cards(), list[tuple[str, int]]()
+    cards, learned = Cards(), list[tuple[Footprint, int]]()
 
     async def scenario() -> None:
-        def learn(pool: PoolConfig, took_bytes: int) -> None:
-            learned.append((pool.id, took_bytes))
+        def learn(footprint: Footprint, took_bytes: int) -> None:
+            learned.append((footprint, took_bytes))
 
         async with opened(cards.read, learn=learn) as resources:
             first = await place(resources, pool)
@@ -229,7 +230,7 @@ def test_a_load_is_measured_and_then_the_next_one_begins(
             assert not second.done()
             cards.used_gib[0] = 2.5
             await resources.prove_memory(first, pool)
-            assert learned == [("chat", 5 * GIB // 2)]
+            assert learned == [(first.footprint, 5 * GIB // 2)]
             third = await place_of(second)
             assert third.holding.baseline_bytes == 5 * GIB // 2
             resources.give_back(third)

@@ -94,13 +94,13 @@ _TABLE: dict[tuple[State, Event], Outcome] = {
         (Action.CANCEL_WORK, Action.STOP_PROCESS),
     ),
     #
-    (State.READY, Event.EXITED): (
-        State.BACKOFF,
-        (Action.CLOSE_SLOTS, Action.GIVE_BACK, Action.SCHEDULE_RETRY),
-    ),
     (State.READY, Event.DEVICE_LOST): (
         State.FAILING,
         (Action.CLOSE_SLOTS, Action.STOP_PROCESS),
+    ),
+    (State.READY, Event.EXITED): (
+        State.BACKOFF,
+        (Action.CLOSE_SLOTS, Action.GIVE_BACK, Action.SCHEDULE_RETRY),
     ),
     (State.READY, Event.UNWANT): (State.STOPPING, (Action.CLOSE_SLOTS, Action.STOP_PROCESS)),
     #

@@ -1,12 +1,13 @@
-"""The command line: argv → serve or ask → an exit code.
+"""The command line: argv → serve, check or ask → an exit code.
 
-Exit codes: 0 done; 1 refused, failed, or the machine would not; 2 the configuration or the command
-line is at fault; 130 ended by Ctrl-C.
+Exit codes: 0 done; 1 refused, failed, no fit, or the machine would not; 2 the configuration or the
+command line is at fault; 130 ended by Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from orchd.config.load import find_config, load_config
 from orchd.config.model import AuthConfig, Config, ServerConfig
 from orchd.config.token import discover_token, ensure_token
 from orchd.engines.registry import ADAPTERS
-from orchd.errors import ConfigurationError, NoConfigurationError, OrchdError
+from orchd.errors import ConfigurationError, NoConfigurationError, NoTokenError, OrchdError
 
 OK, FAILED, MISCONFIGURED, INTERRUPTED = 0, 1, 2, 130
 
@@ -51,11 +52,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="run the daemon in the foreground")
     serve.set_defaults(run=_serve)
+    checking = commands.add_parser("check", help="say what serve would do, and start nothing")
+    checking.set_defaults(run=_check)
     asking = commands.add_parser("ask", help="submit one task and stream its answer")
     asking.set_defaults(run=_ask)
-    for command in (serve, asking):
+    for command in (serve, checking, asking):
         command.add_argument("--config", metavar="FILE", help="the configuration file (TOML)")
 
+    checking.add_argument("--json", action="store_true", help="for programs")
     asking.add_argument("--pool", metavar="P", help="the pool's id, where there are several")
     asking.add_argument("--priority", choices=("interactive", "batch"))
     asking.add_argument("--max-tokens", type=int, metavar="N")
@@ -77,6 +81,27 @@ def _serve(options: argparse.Namespace) -> int:
     daemon.start_logging()
     daemon.serve(config, ensure_token(config.auth, os.environ))
     return OK
+
+
+def _check(options: argparse.Namespace) -> int:
+    from orchd import check
+
+    try:
+        config = _load(options.config)
+        with contextlib.suppress(NoTokenError):
+            if (warning := discover_token(config.auth, os.environ).warning) is not None:
+                print(f"orchd: {warning}", file=sys.stderr)
+    except ConfigurationError as error:
+        if not options.json:
+            raise
+        check.write_faults_as_json(error, sys.stdout)
+        return MISCONFIGURED
+    forecast = check.forecast(config, ADAPTERS)
+    if check.is_answered(config.server.listen):
+        note = "is answered already; what that program's engines hold counts as others' here"
+        print(f"orchd: {config.server.listen} {note}", file=sys.stderr)
+    (check.write_json if options.json else check.write_text)(forecast, sys.stdout)
+    return OK if forecast.is_good else FAILED
 
 
 def _ask(options: argparse.Namespace) -> int:

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Mapping
-from pathlib import Path
 
 import uvloop
 
@@ -21,14 +20,14 @@ from orchd.api import wire
 from orchd.api.context import Context
 from orchd.api.door import Door
 from orchd.config.model import Config
-from orchd.config.places import state_dir
 from orchd.config.token import Token
 from orchd.engines.registry import ADAPTERS
-from orchd.errors import ConfigurationError, Fault, HostError
+from orchd.errors import ConfigurationError, Fault
 from orchd.http1.server import HttpServer
-from orchd.runner.devices import sample_gpus
-from orchd.runner.learned import FILE_NAME, Learned
-from orchd.runner.replica import SlotGate
+from orchd.runner.learned import Learned, footprints_file
+from orchd.runner.nvml import NvmlReader
+from orchd.runner.reckoner import Reckoner
+from orchd.runner.slot_gate import SlotGate
 from orchd.runner.supervisor import Supervisor
 from orchd.serving.service import Runner, Service
 
@@ -45,7 +44,7 @@ def serve(config: Config, token: Token) -> None:
     """Run the daemon until it is told to stop. Raises HostError where it cannot listen."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         stop, hurry = _catch_signals(runner.get_loop())
-        learned = Learned(_footprints_file())
+        learned = Learned(footprints_file(os.environ))
         try:
             runner.run(_run(config, token, learned, stop, hurry))
         finally:
@@ -71,26 +70,22 @@ def start_logging(environ: Mapping[str, str] = os.environ) -> None:
     )
 
 
-def _footprints_file() -> Path | None:
-    try:
-        return state_dir(os.environ) / FILE_NAME
-    except HostError as error:
-        log.warning("footprints are not kept: %s", error)
-        return None
-
-
 async def _run(
     config: Config, token: Token, learned: Learned, stop: asyncio.Event, hurry: asyncio.Event
 ) -> None:
     runner = Runner(
         explain=lambda pool_id: supervisor.explain(pool_id),
-        spare_vram_bytes=lambda replica_id: 0,
+        spare_vram_bytes=lambda replica_id: supervisor.spare_vram_bytes(replica_id),
         report_stuck=lambda *report: supervisor.report_stuck(*report),
     )
     service = Service(config, ADAPTERS, wire.encode_event, runner)
     gate = SlotGate(service.open_slots, service.close_slots)
-    supervisor: Supervisor = Supervisor(config, ADAPTERS, gate, sample_gpus, learned=learned)
-    context = Context(service, config.pools, supervisor.statuses)
+    reckoner = Reckoner(ADAPTERS, learned)
+    supervisor: Supervisor = Supervisor(config, ADAPTERS, gate, NvmlReader().read, reckoner)
+    context = Context(
+        *(service, config.pools, supervisor.statuses),
+        *(supervisor.devices, lambda: supervisor.snapshot.reason),
+    )
     server = HttpServer(Door(context, token.value))
 
     listen = await server.start(config.server.listen)

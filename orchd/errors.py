@@ -64,6 +64,10 @@ class NoConfigurationError(ConfigurationError):
     """No configuration file was named, and none is in the usual places."""
 
 
+class NoTokenError(ConfigurationError):
+    """No token is configured, and no daemon has made one yet."""
+
+
 class ClientError(OrchdError):
     """The one who asked is at fault; nothing was changed by the request."""
 

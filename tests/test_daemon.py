@@ -24,7 +24,7 @@ from tests.fakes.daemon import (
     write_config,
 )
 from tests.fakes.engines import list_session
-from tests.fakes.nvml import build_nvml
+from tests.fakes.nvml import FakeNvml, build_nvml
 
 
 def wait_for_end(pid: int) -> None:
@@ -160,10 +160,10 @@ def test_a_driver_that_never_answers_does_not_hold_up_the_stop(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     library = build_nvml(tmp_path_factory.mktemp("nvml"))
+    nvml = FakeNvml(tmp_path / "machine", settings={"hang": 1})
     config = write_config(tmp_path)
     config.write_text(config.read_text().replace('"cpu"', '"auto"'))
-    blocked = {"LD_LIBRARY_PATH": str(library), "FAKE_NVML_HANG": "1"}
-    with run_daemon(config, **blocked) as daemon:
+    with run_daemon(config, **nvml.environment(library)) as daemon:
         answer = daemon.ask("POST", "/v1/tasks", {"prompt": "hello"})
         assert answer.status == 503
         assert "placing for" in json.load(answer)["message"]

@@ -71,13 +71,15 @@ ROOMS: dict[str, Room] = {
     ),
     "runner": Room(
         pure=(
-            *("placement", "lifecycle", "restart", "output", "environment", "status"),
+            *("lifecycle", "restart", "output", "environment", "status", "slot_gate"),
+            *("snapshot", "allowed", "placement", "ledger", "room"),
             *("footprint", "reckoning", "model_facts", "gguf", "gguf_cursor", "tensor_types"),
             *("remembered",),
         ),
         shells=(
-            *("devices", "ports", "process", "readiness", "replica", "supervisor"),
-            *("executable", "resources", "slow_call", "reckoner", "model_file", "learned"),
+            *("devices", "nvml", "host_memory", "resources", "returns", "turns"),
+            *("ports", "process", "launch", "readiness", "replica", "retry", "supervisor"),
+            *("executable", "slow_call", "reckoner", "model_file", "learned"),
         ),
         alone={"tether": ()},
         imports=("engines", "errors", "config"),
@@ -95,9 +97,14 @@ ROOMS: dict[str, Room] = {
         imports=("api", "http1", "serving", "runner", "engines", "errors", "config"),
         third_party=("uvloop",),
     ),
+    # The other composition root: it says what the daemon would do.
+    "check": Room(shells=("check",), imports=("runner", "engines", "errors", "config")),
     # A client of the daemon over HTTP, so it knows nothing of the daemon's insides.
     "ask": Room(shells=("ask",), imports=("errors", "config")),
-    "cli": Room(shells=("cli",), imports=("daemon", "ask", "engines", "errors", "config")),
+    "cli": Room(
+        shells=("cli",),
+        imports=("daemon", "check", "ask", "engines", "errors", "config"),
+    ),
     "__main__": Room(shells=("__main__",), imports=("cli",)),
 }
 

@@ -29,6 +29,25 @@ class ReplicaView(Protocol):
     def engine_version(self) -> str | None: ...
 
 
+class DeviceView(Protocol):
+    """A GPU as the supervisor shows it; None is what the driver does not tell."""
+
+    @property
+    def device(self) -> str | None: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def total_bytes(self) -> int | None: ...
+    @property
+    def free_bytes(self) -> int | None: ...
+    @property
+    def utilization(self) -> int | None: ...
+    @property
+    def reason(self) -> str | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """The house behind the handlers."""
@@ -37,3 +56,7 @@ class Context:
     pools: tuple[PoolConfig, ...]
     replicas: Callable[[str], Sequence[ReplicaView]]
     """The replicas of a pool, by its id."""
+    devices: Callable[[], Sequence[DeviceView]]
+    """The GPUs as they were seen last."""
+    devices_reason: Callable[[], str | None]
+    """Why no GPU can be seen, where none can."""

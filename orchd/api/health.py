@@ -8,7 +8,7 @@ from typing import Any
 
 import orchd
 from orchd.api import wire
-from orchd.api.context import Context, ReplicaView
+from orchd.api.context import Context, DeviceView, ReplicaView
 from orchd.config.model import PoolConfig
 from orchd.http1.messages import Reply, Request
 
@@ -20,7 +20,13 @@ def show(context: Context, request: Request) -> Reply:
     pools = [_describe_pool(context, pool) for pool in context.pools]
     status = decide_status([view for pool in context.pools for view in context.replicas(pool.id)])
     can_serve = status in ("ok", "degraded")
-    body = {"status": status, "version": orchd.__version__, "pools": pools}
+    body = {
+        "status": status,
+        "version": orchd.__version__,
+        "pools": pools,
+        "devices": [_describe_device(device) for device in context.devices()],
+        "devices_reason": context.devices_reason(),
+    }
     return wire.json_response(HTTPStatus.OK if can_serve else HTTPStatus.SERVICE_UNAVAILABLE, body)
 
 
@@ -63,4 +69,16 @@ def _describe_replica(context: Context, pool_id: str, replica: ReplicaView) -> d
         "slots_total": slots.total if slots else 0,
         "restarts": replica.restarts,
         "reason": replica.reason,
+    }
+
+
+def _describe_device(device: DeviceView) -> dict[str, Any]:
+    return {
+        "device": device.device,
+        "index": device.index,
+        "name": device.name,
+        "total_bytes": device.total_bytes,
+        "free_bytes": device.free_bytes,
+        "utilization": device.utilization,
+        "reason": device.reason,
     }

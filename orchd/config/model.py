@@ -32,16 +32,33 @@ TOKEN_FORM = Pattern(r"[\x21-\x7e]{1,4096}", "1 to 4096 printable ASCII characte
 """What can travel in an ``Authorization`` header; every source of a token is held to it."""
 
 _UUID = r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
-_DEVICE_TEXT = Pattern(
-    rf"auto|cpu|[0-9]{{1,4}}|GPU-{_UUID}",
-    '"auto", "cpu", a GPU\'s index in NVML order or its full UUID ("GPU-" and 36 characters)',
+
+
+def _any_case(*words: str) -> str:
+    """A pattern without flags, which a JSON schema has not."""
+    return "|".join("".join(f"[{c.upper()}{c}]" for c in word) for word in words)
+
+
+_DEVICE_NAME = (
+    # What is written by mistake for one of the other forms, and is in no product's name.
+    rf"(?!{_any_case('gpu', 'cuda', 'cpu')}|(?:{_any_case('auto', 'all', 'any', 'none')})$)"
+    r"[A-Za-z0-9][A-Za-z0-9 ./()+_-]{0,62}[A-Za-z0-9)]"
 )
+_DEVICE_TEXT = Pattern(
+    rf"auto|cpu|0*[0-9]{{1,2}}|GPU-{_UUID}|{_DEVICE_NAME}",
+    '"auto", "cpu", a GPU\'s index in NVML order, its full UUID ("GPU-" and 36 characters) or its'
+    ' product name or a part of it ("RTX 3090")',
+)
+_INDEX_MAX = 99
 
 
 def parse_device(written: int | str) -> str:
-    """Give a device its one spelling: indexes without leading zeros, UUIDs in lower case."""
+    """Give a device its one spelling: indexes without leading zeros, UUIDs in lower case.
+
+    Digits beyond any index are a part of a product's name (``3090``).
+    """
     text = str(written)
-    if text.isdigit():
+    if text.isdigit() and int(text) <= _INDEX_MAX:
         return str(int(text))
     return "GPU-" + text[4:].lower() if text.startswith("GPU-") else text
 
@@ -50,13 +67,18 @@ FilePath = Annotated[str, Length(1, 4096)]
 SpanS = Annotated[float, Bounds(1, 86_400)]
 QueueBound = Annotated[int, Bounds(1, 100_000)]
 Device = Annotated[
-    str, Parsed(Annotated[int, Bounds(0, 9999)] | Annotated[str, _DEVICE_TEXT], parse_device)
+    str, Parsed(Annotated[int, Bounds(0, _INDEX_MAX)] | Annotated[str, _DEVICE_TEXT], parse_device)
 ]
 EnvName = Annotated[
     str,
     Length(1, 256),
     Pattern(r"[A-Za-z_][A-Za-z0-9_]*", "a name of letters, digits and _, no digit first"),
-    Reserved({"CUDA_VISIBLE_DEVICES": "write the pool's devices instead"}),
+    Reserved(
+        {
+            "CUDA_VISIBLE_DEVICES": "write the pool's devices instead",
+            "CUDA_DEVICE_ORDER": "write the pool's devices instead, they need no order",
+        }
+    ),
 ]
 EnvValue = Annotated[str, Length(0, 32_768), Secret()]
 
@@ -132,7 +154,7 @@ class PoolConfig:
         Length(1, 64),
         Unique(),
         Alone("auto"),
-        Doc('"auto" (every NVIDIA GPU), or UUIDs, indexes in NVML order and "cpu".'),
+        Doc('"auto" (every NVIDIA GPU), or UUIDs, indexes in NVML order, product names and "cpu".'),
     ] = ("auto",)
     vram_mib: Annotated[
         Annotated[int, Bounds(1, 1_048_576)] | None,

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from orchd.config.model import TOKEN_FORM, AuthConfig
 from orchd.config.places import directory_from, state_dir
-from orchd.errors import ConfigurationError, Fault, HostError
+from orchd.errors import ConfigurationError, Fault, HostError, NoTokenError
 
 _FILE_BYTES_MAX = 8192
 _TOKEN_BYTES = 32
@@ -45,8 +45,8 @@ class Token:
 def discover_token(auth: AuthConfig, environ: Mapping[str, str]) -> Token:
     """Return the token by the rule above, without writing anything.
 
-    Raises ConfigurationError when a source is unusable or none holds a token, HostError when the
-    state file cannot be read.
+    Raises ConfigurationError when a source is unusable, NoTokenError when none holds a token,
+    HostError when the state file cannot be read.
     """
     token = _find_given(auth, environ) or _read_state(_state_file(environ))
     if token is not None:
@@ -55,7 +55,7 @@ def discover_token(auth: AuthConfig, environ: Mapping[str, str]) -> Token:
         f"no token found: ORCHD_API_TOKEN is not set, [auth] has none, {_state_file(environ)} is "
         "not there; start the daemon once, it makes one, or set ORCHD_API_TOKEN"
     )
-    raise ConfigurationError([Fault("", problem)], "token")
+    raise NoTokenError([Fault("", problem)], "token")
 
 
 def ensure_token(auth: AuthConfig, environ: Mapping[str, str]) -> Token:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from orchd.runner.placement import CPU
+from orchd.runner.allowed import CPU
 
 _INHERITED = (
     "PATH",
@@ -35,4 +35,6 @@ def build_environment(
     inherited = {name: own[name] for name in _INHERITED if name in own}
     # Empty means none: an engine on the CPU must not see a GPU by accident.
     visible = "" if device == CPU else device
-    return {**inherited, **engine, **pool, "CUDA_VISIBLE_DEVICES": visible}
+    # By bus, as NVML and nvidia-smi count: what an engine logs as device 0 can be looked up there.
+    own_cuda = {"CUDA_VISIBLE_DEVICES": visible, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return {**inherited, **engine, **pool, **own_cuda}

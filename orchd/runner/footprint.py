@@ -26,6 +26,9 @@ _DOUBTFUL_BYTES = 2048 * MIB
 """A measurement of more than twice what is reckoned, and of that much more, caught another
 program's memory."""
 
+_GROWTH_SHARE = 20
+"""A twentieth (a guess: what a driver allocates at the first long prompt is in no measurement)."""
+
 Source = Literal["configured", "measured", "reckoned"]
 
 
@@ -40,6 +43,8 @@ class Footprint:
     source: Source = "reckoned"
     total_fraction: float | None = None
     """The share of the card's whole memory that the engine claims, if it claims one."""
+    weights_bytes: int = 0
+    """Of the model's weights, those that lie on the device."""
     key: FootprintKey | None = None
     """Under which a measurement of it is remembered; None where none is wanted."""
 
@@ -73,16 +78,24 @@ def reckon_footprint(
     if demand.total_fraction is not None:
         share = f"{demand.total_fraction:.0%} of the whole card, whatever the model"
         return Footprint(0, share, total_fraction=demand.total_fraction)
+    own = sum(weights_bytes(f.facts, demand) for f in files if f.facts and not f.companion)
     items = [item for file in files for item in _file_items(file, demand)]
     items += [Item(what, size_bytes) for what, size_bytes in demand.fixed]
     need_bytes = sum(item.size_bytes for item in items)
-    if learned_bytes is not None and _is_plausible(learned_bytes, need_bytes, files, demand):
-        measured = (Item("measured", learned_bytes),)
-        return Footprint(learned_bytes, "measured at an earlier load", measured, "measured")
+    if learned_bytes is not None and _is_plausible(learned_bytes, need_bytes, own):
+        return _footprint_of(learned_bytes, own)
     parts = [f"{item.what} {format_gib(item.size_bytes)}" for item in items]
     notes = [note for file in files if file.facts is not None for note in file.facts.notes]
     words = ", ".join(parts) + "".join(f"; {note}" for note in (*notes, *demand.notes))
-    return Footprint(need_bytes, words, tuple(items))
+    return Footprint(need_bytes, words, tuple(items), weights_bytes=own)
+
+
+def _footprint_of(learned_bytes: int, own: int) -> Footprint:
+    """What was measured right after a load, and what an engine's pools grow by when it works."""
+    growth_bytes = learned_bytes // _GROWTH_SHARE
+    items = (Item("measured", learned_bytes), Item("room to grow", growth_bytes))
+    words = f"{format_gib(learned_bytes)} measured at an earlier load, and a twentieth"
+    return Footprint(learned_bytes + growth_bytes, words, items, "measured", weights_bytes=own)
 
 
 def _file_items(file: LoadedFile, demand: MemoryDemand) -> Sequence[Item]:
@@ -97,12 +110,8 @@ def _file_items(file: LoadedFile, demand: MemoryDemand) -> Sequence[Item]:
     return [Item(f"{what}: {item.what}", item.size_bytes) for item in items]
 
 
-def _is_plausible(
-    learned_bytes: int, need_bytes: int, files: Sequence[LoadedFile], demand: MemoryDemand
-) -> bool:
+def _is_plausible(learned_bytes: int, need_bytes: int, floor_bytes: int) -> bool:
     """False for what cannot be this replica's: less than its weights, or another's as well."""
-    own = (file.facts for file in files if file.companion is None)
-    floor_bytes = sum(weights_bytes(facts, demand) for facts in own if facts is not None)
     most_bytes = max(need_bytes * _DOUBTFUL_FACTOR, need_bytes + _DOUBTFUL_BYTES)
     return floor_bytes <= learned_bytes <= most_bytes
 

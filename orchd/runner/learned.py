@@ -13,9 +13,12 @@ import contextlib
 import logging
 import os
 import secrets
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from orchd.config.places import state_dir
+from orchd.errors import HostError
 from orchd.runner.remembered import (
     FootprintKey,
     UnreadableError,
@@ -31,6 +34,15 @@ log = logging.getLogger(__name__)
 FILE_NAME = "footprints.json"
 _FILE_BYTES_MAX = 1 << 22
 _WRITE_TIMEOUT_S = 10.0
+
+
+def footprints_file(environ: Mapping[str, str]) -> Path | None:
+    """Where they are kept; None, and a warning, where there is no folder for it."""
+    try:
+        return state_dir(environ) / FILE_NAME
+    except HostError as error:
+        log.warning("footprints are not kept: %s", error)
+        return None
 
 
 class Learned:

@@ -48,6 +48,9 @@ class Event(Enum):
     EXITED = auto()
     """Its process is gone and reaped."""
     RETRY_DUE = auto()
+    """Its wait is over, or there may be room for it now."""
+    DEVICE_LOST = auto()
+    """Its GPU is gone, whatever its process does."""
 
 
 class Action(Enum):
@@ -84,11 +87,19 @@ _TABLE: dict[tuple[State, Event], Outcome] = {
         State.BACKOFF,
         (Action.CANCEL_WORK, Action.GIVE_BACK, Action.SCHEDULE_RETRY),
     ),
+    (State.LOADING, Event.DEVICE_LOST): (
+        State.FAILING,
+        (Action.CANCEL_WORK, Action.STOP_PROCESS),
+    ),
     (State.LOADING, Event.UNWANT): (
         State.STOPPING,
         (Action.CANCEL_WORK, Action.STOP_PROCESS),
     ),
     #
+    (State.READY, Event.DEVICE_LOST): (
+        State.FAILING,
+        (Action.CLOSE_SLOTS, Action.STOP_PROCESS),
+    ),
     (State.READY, Event.EXITED): (
         State.BACKOFF,
         (Action.CLOSE_SLOTS, Action.GIVE_BACK, Action.SCHEDULE_RETRY),

@@ -63,9 +63,13 @@ class ModelReader:
         return self._last
 
 
-def check_readable(model: str) -> None:
-    """Raises HostError where a file cannot be opened; what it holds does not matter."""
-    os.close(_open(model, model))
+def measure_file(model: str) -> int:
+    """A file's bytes. Raises HostError where it cannot be opened; what it holds does not matter."""
+    descriptor = _open(model, model)
+    try:
+        return os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
 
 
 def _is_unchanged(stamps: dict[str, Stamp]) -> bool:

@@ -1,31 +1,60 @@
-"""Which device a replica gets: of those allowed, the one with the most available VRAM.
+"""Which device a replica gets: of those allowed, the one with the most available memory.
 
-Available VRAM = min(observed free, total − reserved). A reservation counts from the decision until
-its process is reaped, so two replicas that load at the same time are never promised the same
-memory. Devices are known by UUID: CUDA's order and NVML's differ.
+Available = min(observed free − what is reserved and not yet in use, total − reserved). The first
+of the two is what counts: a replica that has been placed and not loaded yet is in no observation,
+and other programs are in no reservation. The second bounds it where what is in use was told too
+high. A reservation counts from the decision until its memory is seen to be back, so two replicas
+are never promised the same. Devices are known by UUID: CUDA's order and NVML's differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from orchd.config.model import PoolConfig
+from orchd.runner.allowed import CPU, allow, label
 from orchd.runner.footprint import Footprint, format_gib
-
-CPU = "cpu"
+from orchd.runner.snapshot import Gpu, HostMemory, Quarantined, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
-    """One NVIDIA GPU as NVML saw it."""
+class Reservation:
+    """Memory of a device that was promised to a replica."""
 
-    uuid: str
-    index: int
-    """In NVML's order."""
-    name: str
-    total_bytes: int
-    free_bytes: int
+    replica_id: str
+    device: str
+    size_bytes: int
+    used_bytes: int = 0
+    """What it is known to hold already, so that the device's free memory lacks it."""
+
+    @property
+    def unused_bytes(self) -> int:
+        return max(self.size_bytes - self.used_bytes, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a replica needs: VRAM is reckoned in another way than the machine's own memory."""
+
+    on_gpu: Footprint
+    on_cpu: Footprint
+
+    def of(self, device: str) -> Footprint:
+        return self.on_cpu if device == CPU else self.on_gpu
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where replicas can be placed, and what was promised of it."""
+
+    snapshot: Snapshot
+    host: HostMemory
+    reservations: tuple[Reservation, ...] = ()
+
+    def reserved_on(self, device: str) -> list[Reservation]:
+        return [held for held in self.reservations if held.device == device]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,76 +62,106 @@ class Placed:
     """The replica gets that device: a UUID, or ``cpu``."""
 
     device: str
+    need_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class NoFit:
-    """No device can take it now; the reason is for the user."""
+    """No device can take it now; the reason is for the user and says so of each device."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaPlan:
-    """One wanted replica, and the devices that it may get (``auto``, ``cpu``, UUIDs, indexes)."""
+    """One wanted replica, and the devices that it may get, as ``devices`` is written."""
 
     replica_id: str
     devices: tuple[str, ...]
 
 
-def plan_replicas(pool: PoolConfig, gpus: Sequence[Gpu]) -> tuple[ReplicaPlan, ...]:
-    """The replicas that a pool wants on this machine."""
+def plan_replicas(pool: PoolConfig, snapshot: Snapshot) -> tuple[ReplicaPlan, ...]:
+    """The replicas that a pool wants on this machine; none where it is per device and there is
+    none."""
     if pool.replicas == "per-device":
-        each: list[tuple[str, ...]] = [(gpu.uuid,) for gpu in allowed_gpus(pool.devices, gpus)]
+        uuids = allow(pool.devices, snapshot).uuids
+        each: list[tuple[str, ...]] = [
+            (gpu.uuid,) for gpu in snapshot.each() if gpu.uuid is not None and gpu.uuid in uuids
+        ]
         each += [(CPU,)] if CPU in pool.devices else []
-        each = each or [pool.devices]
     else:
         each = [pool.devices] * pool.replicas
     return tuple(ReplicaPlan(f"{pool.id}-{n}", devices) for n, devices in enumerate(each))
 
 
-def allowed_gpus(devices: tuple[str, ...], gpus: Sequence[Gpu]) -> list[Gpu]:
-    """Those GPUs that ``devices`` names."""
-    return [
-        gpu
-        for gpu in gpus
-        if devices == ("auto",) or gpu.uuid in devices or str(gpu.index) in devices
-    ]
+def available_bytes(total_bytes: int, free_bytes: int, reserved: Sequence[Reservation]) -> int:
+    """What a further replica may be promised of a device."""
+    unused_bytes = sum(held.unused_bytes for held in reserved)
+    reserved_bytes = sum(held.size_bytes for held in reserved)
+    return max(min(free_bytes - unused_bytes, total_bytes - reserved_bytes), 0)
 
 
-def decide_placement(
-    devices: tuple[str, ...],
-    footprint: Footprint,
-    gpus: Sequence[Gpu],
-    reserved_bytes: Mapping[str, int],
-) -> Placed | NoFit:
-    """Choose the device; ``reserved_bytes`` by UUID is what other replicas were promised.
+def decide_placement(devices: tuple[str, ...], needs: Needs, machine: Machine) -> Placed | NoFit:
+    """Choose the device. Of equals the one with the lower index.
 
     The CPU is taken only where it is written, and then only if no GPU beside it has room.
     """
-    outcome = _decide_gpu(allowed_gpus(devices, gpus), devices, footprint, gpus, reserved_bytes)
-    return Placed(CPU) if isinstance(outcome, NoFit) and CPU in devices else outcome
+    sentences: list[str] = []
+    footprint = needs.on_cpu if devices == (CPU,) else needs.on_gpu
+    if devices != (CPU,):
+        placed, sentences = _decide_gpu(devices, needs.on_gpu, machine)
+        if placed is not None:
+            return placed
+    if CPU in devices:
+        reserved, host = machine.reserved_on(CPU), machine.host
+        available = available_bytes(host.total_bytes, host.available_bytes, reserved)
+        need_bytes = needs.on_cpu.need_bytes
+        if available >= need_bytes:
+            return Placed(CPU, need_bytes)
+        words = _explain(available, host.total_bytes, reserved)
+        if need_bytes != footprint.need_bytes:
+            words = f"would take {format_gib(need_bytes)} and {words}"
+        sentences.append(f"the CPU {words}")
+    need_words = f"needs {format_gib(footprint.need_bytes)} ({footprint.reckoning})"
+    return NoFit(f"{need_words}: {'; '.join(sentences)}")
 
 
 def _decide_gpu(
-    allowed: Sequence[Gpu],
-    devices: tuple[str, ...],
-    footprint: Footprint,
-    gpus: Sequence[Gpu],
-    reserved_bytes: Mapping[str, int],
-) -> Placed | NoFit:
-    if not allowed:
-        seen = ", ".join(f"{gpu.index}: {gpu.uuid}" for gpu in gpus) or "none"
-        return NoFit(f"none of the devices {', '.join(devices)} is there (seen: {seen})")
+    devices: tuple[str, ...], footprint: Footprint, machine: Machine
+) -> tuple[Placed | None, list[str]]:
+    """The best GPU, and for each of them what speaks against it."""
+    allowed = allow(devices, machine.snapshot)
+    fitting: list[tuple[int, int, Placed]] = []
+    reason = machine.snapshot.reason
+    sentences = [reason] if reason is not None else list(allowed.complaints)
+    for gpu in machine.snapshot.each():
+        match gpu:
+            case _ if gpu.uuid is not None and gpu.uuid not in allowed.uuids:
+                sentences.append(f"{label(gpu)} is not among the pool's devices")
+            case Quarantined():
+                # Why none can be read is said once, not for each.
+                if reason is None:
+                    sentences.append(f"{label(gpu)} {gpu.reason}")
+            case Gpu():
+                reserved = machine.reserved_on(gpu.uuid)
+                available = available_bytes(gpu.total_bytes, gpu.free_bytes, reserved)
+                need_bytes = footprint.need_bytes_on(gpu.total_bytes)
+                words = _explain(available, gpu.total_bytes, reserved)
+                if need_bytes != footprint.need_bytes:
+                    words = f"would take {format_gib(need_bytes)} and {words}"
+                sentences.append(f"{label(gpu)} {words}")
+                if available >= need_bytes:
+                    fitting.append((-available, gpu.index, Placed(gpu.uuid, need_bytes)))
+            case _:
+                assert_never(gpu)
+    best = min(fitting, key=lambda entry: entry[:2])[2] if fitting else None
+    return best, sentences
 
-    def available_bytes(gpu: Gpu) -> int:
-        unreserved_bytes = gpu.total_bytes - reserved_bytes.get(gpu.uuid, 0)
-        return max(min(gpu.free_bytes, unreserved_bytes), 0)
 
-    best = max(allowed, key=available_bytes)
-    if available_bytes(best) >= footprint.need_bytes:
-        return Placed(best.uuid)
-    return NoFit(
-        f"needs {format_gib(footprint.need_bytes)} ({footprint.reckoning}) and the best device,"
-        f" {best.name}, has {format_gib(available_bytes(best))} available"
-    )
+def _explain(available: int, total_bytes: int, reserved: Sequence[Reservation]) -> str:
+    have = f"has {format_gib(available)} available of {format_gib(total_bytes)}"
+    if not reserved:
+        return have
+    promised = format_gib(sum(held.size_bytes for held in reserved))
+    names = ", ".join(sorted({held.replica_id for held in reserved}))
+    return f"{have}, {promised} reserved by {names}"

@@ -15,10 +15,13 @@ from orchd.errors import HostError
 from orchd.runner.executable import identify_engine
 from orchd.runner.footprint import Footprint, reckon_footprint
 from orchd.runner.learned import Learned
-from orchd.runner.model_file import ModelFiles, ModelReader, check_readable
+from orchd.runner.model_file import ModelFiles, ModelReader, measure_file
+from orchd.runner.placement import Needs
 from orchd.runner.remembered import FootprintKey
 from orchd.runner.slow_call import SlowCall
 
+ANSWER_TIMEOUT_S = 10.0
+"""How long the disk of a model may take to answer."""
 READINGS_MAX = 64
 """As many as there may be pools; those of models that are no longer served give way."""
 
@@ -28,14 +31,19 @@ class Reading:
     """What the disk said of a pool. ``files`` is None where what they hold does not matter."""
 
     files: ModelFiles | None
-    engine_version: str
+    engine_version: str = ""
+    file_bytes: int = 0
+    """Of the model, where its head was not looked into."""
 
 
 class Reckoner:
     """Tells what a replica of a pool needs."""
 
     def __init__(
-        self, adapters: Mapping[str, Adapter], learned: Learned, answer_timeout_s: float
+        self,
+        adapters: Mapping[str, Adapter],
+        learned: Learned,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
         self._adapters = adapters
         self._learned = learned
@@ -46,6 +54,19 @@ class Reckoner:
     def readings(self) -> int:
         """How many are kept."""
         return len(self._calls)
+
+    async def needs(self, pool: PoolConfig) -> Needs:
+        """What a replica needs, wherever it goes.
+
+        Raises HostError where the model could not be loaded.
+        """
+        reading = await self.read(pool)
+        return Needs(self.reckon(pool, reading, "gpu"), self.reckon(pool, reading, "cpu"))
+
+    def learn(self, footprint: Footprint, took_bytes: int) -> None:
+        """A replica of that footprint was measured."""
+        if footprint.key is not None:
+            self._learned.remember(footprint.key, took_bytes)
 
     async def read(self, pool: PoolConfig) -> Reading:
         """Look at the pool's files. Raises HostError where the model could not be loaded."""
@@ -65,7 +86,7 @@ class Reckoner:
         demand = self._adapters[pool.engine].memory_demand(pool, kind)
         files = reading.files
         if files is None:
-            return reckon_footprint(pool, demand, ())
+            return replace(reckon_footprint(pool, demand, ()), weights_bytes=reading.file_bytes)
         key = FootprintKey(
             engine=pool.engine,
             engine_version=reading.engine_version,
@@ -86,7 +107,7 @@ class Reckoner:
         # Which files there are is the same on every kind of device.
         demand = adapter.memory_demand(pool, "gpu")
         if demand.total_fraction is not None:
-            return lambda: Reading(None, "")
+            return lambda: Reading(None)
         if pool.vram_mib is not None:
             return partial(_look_only, pool.model)
         reader = ModelReader(pool.model, demand.companions)
@@ -96,5 +117,4 @@ class Reckoner:
 
 def _look_only(model: str) -> Reading:
     """Where the user has written the need, a head that orchd cannot read is no obstacle."""
-    check_readable(model)
-    return Reading(None, "")
+    return Reading(None, file_bytes=measure_file(model))

@@ -2,7 +2,8 @@
 
 ``_post`` takes one event at a time to its end, also when an action brings the next event about, so
 the table always sees the state that it left. Work that takes time (placing, proving, stopping, the
-wait for a retry) is one asyncio task or timer at most, and ends in an event.
+wait for a retry) is one asyncio task or timer at most, and ends in an event; who waits because
+there is no room is woken before its time once there is.
 
 Invariants: only ``_post`` sets ``state``; a reservation and a port are held from PLACED until
 GIVE_BACK, which comes only once the process is reaped; slots are open in READY only.
@@ -12,46 +13,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import Adapter, Endpoint, Launch
+from orchd.engines.adapter import Adapter, Endpoint
 from orchd.errors import EngineError, HostError
 from orchd.runner import lifecycle
-from orchd.runner.environment import build_environment
-from orchd.runner.executable import find_executable
+from orchd.runner.launch import launch_engine
 from orchd.runner.lifecycle import Action, Event, State
 from orchd.runner.output import EngineOutput
-from orchd.runner.placement import NoFit, ReplicaPlan
+from orchd.runner.placement import ReplicaPlan
 from orchd.runner.ports import HOST
 from orchd.runner.process import EngineProcess, Watcher
 from orchd.runner.readiness import prove_ready
-from orchd.runner.resources import Lease, Resources
-from orchd.runner.restart import RestartPolicy
+from orchd.runner.resources import Lease, NoRoom, Resources
+from orchd.runner.restart import Timing
+from orchd.runner.retry import Retry
+from orchd.runner.slot_gate import SlotGate
 from orchd.runner.status import ReplicaStatus, explain
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How patient the runner is with its engines."""
-
-    restart: RestartPolicy = RestartPolicy()
-    stop_grace_s: float = 10.0
-    """From SIGTERM to SIGKILL."""
-
-
-@dataclass(frozen=True, slots=True)
-class SlotGate:
-    """The two callables that join the supervisor to the serving side."""
-
-    open_slots: Callable[[str, Endpoint, int], None]
-    close_slots: Callable[[str, str], None]
 
 
 class Replica:
@@ -78,8 +61,9 @@ class Replica:
         self._events: deque[Event] = deque()
         self._is_posting = False
         self._work: asyncio.Task[None] | None = None
-        self._retry: asyncio.TimerHandle | None = None
+        self._retry = Retry(resources, lambda: self._post(Event.RETRY_DUE))
         self._lease: Lease | None = None
+        self._no_room: NoRoom | None = None
         self._process: EngineProcess | None = None
         self._output = EngineOutput(self._since_s)
         self._policy = timing.restart
@@ -122,6 +106,12 @@ class Replica:
         """Do not wait any longer for an engine that is being stopped."""
         if self._state is State.STOPPING and self._process is not None:
             self._process.kill()
+
+    def lose_device(self, why: str) -> None:
+        """Its GPU computes nothing any more: it is tried elsewhere, or here once that is back."""
+        if self._state in (State.LOADING, State.READY):
+            self._failure = f"its device {self._held_lease().device} {why}"
+            self._post(Event.DEVICE_LOST)
 
     def status(self) -> ReplicaStatus:
         """How it stands now."""
@@ -170,8 +160,7 @@ class Replica:
     def _cancel_work(self) -> None:
         if self._work is not None:
             self._work.cancel()
-        if self._retry is not None:
-            self._retry.cancel()
+        self._retry.cancel()
 
     # -- actions -------------------------------------------------------------------------------
 
@@ -179,17 +168,21 @@ class Replica:
         try:
             outcome = await self._resources.place(self.plan, self._pool)
         except HostError as error:
-            outcome = NoFit(str(error))
+            self._find_no_device(str(error))
         except Exception:
             log.exception("placement failed replica=%s", self.plan.replica_id)
-            outcome = NoFit("a bug in orchd")
-        match outcome:
-            case NoFit(reason):
-                self._failure = reason
-                self._post(Event.NO_FIT)
-            case Lease():
-                self._lease = outcome
-                self._post(Event.PLACED)
+            self._find_no_device("a bug in orchd")
+        else:
+            match outcome:
+                case NoRoom(reason):
+                    self._find_no_device(reason, outcome)
+                case Lease():
+                    self._lease = outcome
+                    self._post(Event.PLACED)
+
+    def _find_no_device(self, reason: str, no_room: NoRoom | None = None) -> None:
+        self._failure, self._no_room = reason, no_room
+        self._post(Event.NO_FIT)
 
     def _spawn(self) -> None:
         self._output = EngineOutput(self._loop.time())
@@ -209,22 +202,14 @@ class Replica:
 
     def _start_process(self, lease: Lease) -> str | None:
         """Start the engine; its version where that is known without asking it."""
-        launch = Launch(
-            self._pool.model, lease.device, HOST, lease.port, lease.key, lease.is_cpu_shared
-        )
-        found = find_executable(self._adapter.executables(self._pool))
-        self._process = EngineProcess(
-            [*found.command, *self._adapter.arguments(self._pool, launch)],
-            build_environment(
-                os.environ, self._adapter.environment(launch), self._pool.env, lease.device
-            ),
-            Watcher(self._on_output, self._on_exit),
-        )
+        watcher = Watcher(self._on_output, self._on_exit)
+        self._process, version = launch_engine(self._adapter, self._pool, lease, watcher)
+        self._resources.note_process(lease, self._process.pid)
         log.info(
             "started an engine pool=%s replica=%s device=%s pid=%d port=%d",
             *(self._pool.id, self.plan.replica_id, lease.device, self._process.pid, lease.port),
         )
-        return found.version
+        return version
 
     async def _prove(self) -> None:
         try:
@@ -235,6 +220,7 @@ class Replica:
                 self._pool.model,
                 lambda: self._output.last_output_s,
             )
+            await self._resources.prove_memory(self._held_lease(), self._pool)
         except EngineError as error:
             self._failure = str(error)
             self._post(Event.LOAD_FAILED)
@@ -272,7 +258,8 @@ class Replica:
             "failed, tries again in %g s pool=%s replica=%s: %s",
             *(delay_s, self._pool.id, self.plan.replica_id, self._failure),
         )
-        self._retry = self._loop.call_later(delay_s, self._post, Event.RETRY_DUE)
+        self._retry.schedule(delay_s, self._no_room)
+        self._no_room = None
 
     # -- what the process tells ----------------------------------------------------------------
 

@@ -1,32 +1,40 @@
-"""What replicas hold of the machine: reservations of VRAM, and ports.
+"""What replicas hold of the machine: reservations of memory, turns to load, and ports.
 
-Invariant: between reading what is reserved and reserving more there is no await, so no two
-replicas are promised the same memory.
+A place is decided, reserved, and then waited for: the turn to load on a GPU comes when the loads
+before it are measured. If the room is gone by then, it is decided afresh. Whoever finds no room is
+woken when there is more. Invariant: between reading what is reserved and reserving more there is
+no await, so no two replicas are promised the same memory.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import secrets
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import Adapter
-from orchd.engines.registry import ADAPTERS
-from orchd.errors import HostError
-from orchd.runner.footprint import Footprint
-from orchd.runner.learned import Learned
-from orchd.runner.placement import CPU, Gpu, NoFit, ReplicaPlan, decide_placement
+from orchd.errors import EngineError
+from orchd.runner.allowed import CPU, allow
+from orchd.runner.devices import DeviceMonitor
+from orchd.runner.footprint import Footprint, format_gib
+from orchd.runner.host_memory import read_anonymous_bytes, read_host_memory
+from orchd.runner.ledger import Holding, Ledger, Rise, measure_rise, plan_return, wanted_rise_bytes
+from orchd.runner.placement import Machine, Needs, NoFit, ReplicaPlan, Reservation, decide_placement
 from orchd.runner.ports import PortPool
 from orchd.runner.reckoner import Reckoner
-from orchd.runner.slow_call import SlowCall
+from orchd.runner.returns import RETURN_TIMEOUT_S, Returns
+from orchd.runner.room import Waiter, WaitingRoom
+from orchd.runner.snapshot import Snapshot
+from orchd.runner.status import DeviceStatus, describe_devices
+from orchd.runner.turns import Turns
 
-ANSWER_TIMEOUT_S = 10.0
-"""How long NVML, or the disk of a model, may take to answer."""
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Lease:
     """What one replica holds until it is given back."""
 
@@ -35,68 +43,200 @@ class Lease:
     port: int
     key: str = field(repr=False)
     is_cpu_shared: bool
+    holding: Holding
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """No device has room now; whoever waits is woken when one has."""
+
+    reason: str
+    plan: ReplicaPlan
+    needs: Needs
 
 
 class Resources:
-    """The machine's devices and ports; ``sample_gpus`` blocks and may raise HostError."""
+    """The machine's memory and ports, as far as this daemon gives them out."""
 
     def __init__(
         self,
-        sample_gpus: Callable[[], tuple[Gpu, ...]],
+        monitor: DeviceMonitor,
+        reckoner: Reckoner,
         cpu_replicas: int,
-        answer_timeout_s: float = ANSWER_TIMEOUT_S,
-        *,
-        adapters: Mapping[str, Adapter] = ADAPTERS,
-        learned: Learned | None = None,
+        return_timeout_s: float = RETURN_TIMEOUT_S,
     ) -> None:
+        self._monitor = monitor
         self._cpu_replicas = cpu_replicas
-        self._timeout_s = answer_timeout_s
-        self._sampling = SlowCall("sample GPUs", sample_gpus)
-        self._reckoner = Reckoner(adapters, learned or Learned(None), answer_timeout_s)
-        self._reserved_bytes: Counter[str] = Counter()
+        self._reckoner = reckoner
+        self._ledger = Ledger()
+        self._returns = Returns(monitor.fresh, self._release, return_timeout_s)
+        self._turns = Turns(self._returns)
+        self._room = WaitingRoom()
         self._ports = PortPool()
+        monitor.watch(self._look)
 
     @property
     def is_untouched(self) -> bool:
         """True while no replica holds anything."""
-        return not self._ports.has_given and not any(self._reserved_bytes.values())
+        return not self._ports.has_given and self._ledger.is_empty
 
-    async def gpus(self) -> tuple[Gpu, ...]:
-        """The GPUs as they are now. Raises HostError where they cannot be seen."""
-        try:
-            return await self._sampling.answer(self._timeout_s)
-        except TimeoutError as error:
-            raise HostError(f"NVML did not answer for {self._timeout_s:g} s") from error
+    def devices(self) -> tuple[DeviceStatus, ...]:
+        """Every GPU, as it was seen last."""
+        owed = {device: owed.reason for device, owed in self._returns.owed.items()}
+        return describe_devices(self._monitor.snapshot, owed)
 
-    async def place(self, plan: ReplicaPlan, pool: PoolConfig) -> Lease | NoFit:
-        """Choose a device for a replica and reserve what it needs there.
+    def reserved(self) -> tuple[Reservation, ...]:
+        """What is promised to replicas now."""
+        return self._machine(self._monitor.snapshot).reservations
 
-        Raises HostError where the model could not be loaded or the devices cannot be seen.
+    async def stop(self) -> None:
+        """Wait for no memory any more; call it when no replica is left."""
+        await self._returns.stop()
+
+    # -- placing -------------------------------------------------------------------------------
+
+    async def place(self, plan: ReplicaPlan, pool: PoolConfig) -> Lease | NoRoom:
+        """Choose a device for a replica, reserve what it needs there, and wait for its turn.
+
+        Raises HostError where the model cannot be read or no port is free.
         """
-        reading = await self._reckoner.read(pool)
-        gpus = await self._visible_gpus(plan)
-        footprint = self._reckoner.reckon(pool, reading, "gpu")
-        outcome = decide_placement(plan.devices, footprint, gpus, self._reserved_bytes)
-        if isinstance(outcome, NoFit):
-            return outcome
-        if outcome.device == CPU:
-            footprint = self._reckoner.reckon(pool, reading, "cpu")
-        port = self._ports.take()
-        self._reserved_bytes[outcome.device] += footprint.need_bytes
-        is_cpu_shared = outcome.device == CPU and self._cpu_replicas > 1
-        return Lease(outcome.device, footprint, port, secrets.token_urlsafe(32), is_cpu_shared)
+        needs = await self._reckoner.needs(pool)
+        while True:
+            snapshot = await self._see(plan)
+            outcome = decide_placement(plan.devices, needs, self._machine(snapshot))
+            if isinstance(outcome, NoFit):
+                # What a replica that is gone has still to give back may be just what lacks: its
+                # own, when this is the next try of one that crashed.
+                if await self._returns.settle_one(allow(plan.devices, snapshot).uuids):
+                    continue
+                return NoRoom(outcome.reason, plan, needs)
+            weights_bytes = needs.of(outcome.device).weights_bytes
+            holding = self._ledger.reserve(
+                plan.replica_id, outcome.device, outcome.need_bytes, weights_bytes
+            )
+            try:
+                if await self._has_come_to_turn(holding, needs, snapshot):
+                    return self._lease(holding, needs)
+            except BaseException:
+                self._let_go(holding)
+                raise
+            self._let_go(holding)
 
-    async def _visible_gpus(self, plan: ReplicaPlan) -> tuple[Gpu, ...]:
-        if plan.devices == (CPU,):
-            return ()
+    async def _has_come_to_turn(self, holding: Holding, needs: Needs, snapshot: Snapshot) -> bool:
+        """Wait for the turn; False where there is no room any more when it comes."""
+        if holding.device == CPU:
+            return True
+        if await self._turns.take(holding):
+            snapshot = await self._monitor.fresh()
+            machine = self._machine(snapshot, without=holding)
+            if isinstance(decide_placement((holding.device,), needs, machine), NoFit):
+                return False
+        gpu = snapshot.find(holding.device)
+        assert gpu is not None, f"{holding.device} was chosen and is not there"
+        holding.baseline_bytes = gpu.used_bytes
+        return True
+
+    def _lease(self, holding: Holding, needs: Needs) -> Lease:
+        footprint = needs.of(holding.device)
+        port = self._ports.take()
+        is_cpu_shared = holding.device == CPU and self._cpu_replicas > 1
+        key = secrets.token_urlsafe(32)
+        return Lease(holding.device, footprint, port, key, is_cpu_shared, holding)
+
+    async def _see(self, plan: ReplicaPlan) -> Snapshot:
+        # Who is on the CPU alone must not wait for a driver.
+        return self._monitor.snapshot if plan.devices == (CPU,) else await self._monitor.fresh()
+
+    def _machine(self, snapshot: Snapshot, without: Holding | None = None) -> Machine:
+        reservations = self._ledger.reservations(snapshot, read_anonymous_bytes, without)
+        return Machine(snapshot, read_host_memory(), reservations)
+
+    # -- loading -------------------------------------------------------------------------------
+
+    def note_process(self, lease: Lease, pid: int) -> None:
+        """The replica's process runs; its pid is its session's."""
+        lease.holding.session = pid
+
+    async def prove_memory(self, lease: Lease, pool: PoolConfig) -> None:
+        """Make sure that a replica that answers is on the GPU it was given, and measure it.
+
+        Raises EngineError where its memory there did not rise as it must, or cannot be seen.
+        """
+        if lease.device == CPU:
+            return
+        rise = await self._see_rise(lease.holding, pool.load_stall_s)
+        wanted_bytes = wanted_rise_bytes(lease.holding)
+        if rise.size_bytes < wanted_bytes:
+            rose = f"{format_gib(rise.size_bytes)} of {format_gib(lease.holding.size_bytes)}"
+            raise EngineError(
+                f"loaded on the CPU instead of {lease.device}: its memory rose by {rose}"
+            )
+        lease.holding.rise_bytes = rise.size_bytes
+        self._turns.give_back(lease.holding)
+        self._look(self._monitor.snapshot)
+        log.info(
+            "measured a load replica=%s device=%s took=%s reserved=%s",
+            *(lease.holding.replica_id, lease.device),
+            *(format_gib(rise.size_bytes), format_gib(lease.holding.size_bytes)),
+        )
+        # A rise that others may have had a part in is learned only while it is plausible.
+        if rise.is_told or _is_plausible(rise, lease.holding):
+            self._reckoner.learn(lease.footprint, rise.size_bytes)
+
+    async def _see_rise(self, holding: Holding, patience_s: float) -> Rise:
         try:
-            return await self.gpus()
-        except HostError:
-            if CPU in plan.devices:
-                return ()
-            raise
+            async with asyncio.timeout(patience_s):
+                while True:
+                    gpu = (await self._monitor.fresh()).find(holding.device)
+                    if gpu is not None:
+                        return measure_rise(holding, gpu)
+                    await self._monitor.next()
+        except TimeoutError as error:
+            snapshot = self._monitor.snapshot
+            lost = snapshot.find_quarantined(holding.device)
+            why = snapshot.reason or (lost.reason if lost is not None else "it is gone")
+            problem = f"loaded, but its memory on {holding.device} cannot be seen: {why}"
+            raise EngineError(problem) from error
+
+    # -- giving back ---------------------------------------------------------------------------
 
     def give_back(self, lease: Lease) -> None:
-        """The replica's process is gone."""
-        self._reserved_bytes[lease.device] -= lease.footprint.need_bytes
+        """The replica's process is gone. Its reservation ends when its memory is seen to be back,
+        the turn that it may have at once."""
         self._ports.give_back(lease.port)
+        holding = lease.holding
+        gpu = self._monitor.snapshot.find(holding.device)
+        if holding.session is None or gpu is None:
+            self._let_go(holding)
+            return
+        loading = self._ledger.loading_on(holding.device)
+        target = plan_return(holding, gpu, None if loading is holding else loading)
+        self._returns.begin(holding, target)
+        # Not before: the next one in turn is to wait for what is outstanding.
+        self._turns.give_back(holding)
+
+    def _let_go(self, holding: Holding) -> None:
+        self._turns.give_back(holding)
+        self._release(holding)
+
+    def _release(self, holding: Holding) -> None:
+        self._ledger.release(holding)
+        self._look(self._monitor.snapshot)
+
+    # -- waiting for room ----------------------------------------------------------------------
+
+    def wait_for_room(self, no_room: NoRoom, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have ``wake`` called once there is room; the answer calls it off."""
+        waiter = Waiter(no_room.plan, no_room.needs, wake)
+        self._room.enter(waiter)
+        return partial(self._room.leave, waiter)
+
+    def _look(self, snapshot: Snapshot) -> None:
+        """Something may have become free."""
+        self._returns.look(snapshot)
+        if not self._room.is_empty:
+            self._room.wake(self._machine(snapshot))
+
+
+def _is_plausible(rise: Rise, holding: Holding) -> bool:
+    return rise.size_bytes <= holding.size_bytes + holding.size_bytes // 2

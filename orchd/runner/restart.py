@@ -28,3 +28,12 @@ class RestartPolicy:
         """How long to wait before the next try."""
         doublings = min(max(self.failures - 1, 0), 10)
         return min(self.first_delay_s * (1 << doublings), self.longest_delay_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How patient the runner is with its engines."""
+
+    restart: RestartPolicy = RestartPolicy()
+    stop_grace_s: float = 10.0
+    """From SIGTERM to SIGKILL."""

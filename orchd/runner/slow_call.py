@@ -25,6 +25,11 @@ class SlowCall(Generic[T]):
         self._function = function
         self._answer: asyncio.Future[T] | None = None
 
+    @property
+    def is_under_way(self) -> bool:
+        """True while its thread blocks, whether or not anybody still waits for it."""
+        return self._answer is not None
+
     async def answer(self, timeout_s: float) -> T:
         """What it returns or raises; TimeoutError where that takes longer."""
         if self._answer is None:

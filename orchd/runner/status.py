@@ -1,10 +1,12 @@
-"""How a replica stands, for /health and for refusals."""
+"""How a replica and a device stand, for /health and for refusals."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from orchd.runner.lifecycle import State
+from orchd.runner.snapshot import Gpu, Quarantined, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +37,29 @@ def explain(state: State, so_far_s: float, failure: str, delay_s: float) -> str 
             return failure
         case _:
             return f"{state} for {so_far_s:.0f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceStatus:
+    """A GPU as /health and ``orchd check`` show it; None is what the driver does not tell."""
+
+    device: str | None
+    index: int
+    name: str | None
+    total_bytes: int | None
+    free_bytes: int | None
+    utilization: int | None
+    reason: str | None
+    """What is wrong with it; None when nothing is."""
+
+
+def describe_devices(snapshot: Snapshot, owed: Mapping[str, str]) -> tuple[DeviceStatus, ...]:
+    """Every GPU in the order of the indexes; ``owed`` has by UUID what one did not give back."""
+    return tuple(_describe_device(gpu, owed) for gpu in snapshot.each())
+
+
+def _describe_device(gpu: Gpu | Quarantined, owed: Mapping[str, str]) -> DeviceStatus:
+    known = (gpu.uuid, gpu.index, gpu.name, gpu.total_bytes)
+    if isinstance(gpu, Quarantined):
+        return DeviceStatus(*known, None, None, gpu.reason)
+    return DeviceStatus(*known, gpu.free_bytes, gpu.utilization, owed.get(gpu.uuid))

@@ -129,6 +129,8 @@ class Dispatcher:
         if not most:
             return None
         idlest = [slots for slots in self._open.values() if slots.free == most]
+        if len(idlest) == 1:
+            return idlest[0]
         return max(idlest, key=lambda slots: self._spare_vram_bytes(slots.replica_id))
 
     def _remember(self, task: Task, slots: Slots) -> None:

@@ -74,6 +74,8 @@ def test_repr_hides_the_token_and_the_environment() -> None:
         ("007", "7"),
         ("auto", "auto"),
         ("cpu", "cpu"),
+        ("3090", "3090"),
+        ("NVIDIA GeForce RTX 3090", "NVIDIA GeForce RTX 3090"),
         (
             "GPU-8F3C1B2A-0000-1111-2222-ABCDEFABCDEF",
             "GPU-8f3c1b2a-0000-1111-2222-abcdefabcdef",

@@ -282,12 +282,17 @@ def test_fault_outside_a_pool(toml: str, expected: str) -> None:
             id="device-unknown",
         ),
         pytest.param(
+            'devices = ["All"]',
+            'devices[0]: must be "auto", "cpu", a GPU\'s index',
+            id="device-all",
+        ),
+        pytest.param(
             'devices = ["GPU-8f3c"]',
             'devices[0]: must be "auto", "cpu", a GPU\'s index',
             id="device-uuid-cut-short",
         ),
         pytest.param(
-            "devices = [-1]", "devices[0]: must be from 0 to 9999, found -1", id="device-negative"
+            "devices = [-1]", "devices[0]: must be from 0 to 99, found -1", id="device-negative"
         ),
         pytest.param(
             "devices = [false]",
@@ -326,6 +331,11 @@ def test_fault_outside_a_pool(toml: str, expected: str) -> None:
             'env = { CUDA_VISIBLE_DEVICES = "0" }',
             "env.CUDA_VISIBLE_DEVICES: is set by orchd itself; write the pool's devices instead",
             id="env-owned",
+        ),
+        pytest.param(
+            'env = { CUDA_DEVICE_ORDER = "FASTEST_FIRST" }',
+            "env.CUDA_DEVICE_ORDER: is set by orchd itself; write the pool's devices instead",
+            id="env-order-owned",
         ),
         pytest.param("env = []", "env: must be a table, found an array", id="env-no-table"),
         pytest.param("env = { A = 77 }", "env.A: must be a string, found an integer", id="env"),

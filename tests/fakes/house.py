@@ -32,6 +32,19 @@ class FakeReplica:
     engine_version: str | None = "b1"
 
 
+@dataclass
+class FakeDevice:
+    """A GPU."""
+
+    device: str | None = "GPU-0"
+    index: int = 0
+    name: str | None = "NVIDIA Card"
+    total_bytes: int | None = 8
+    free_bytes: int | None = 7
+    utilization: int | None = 50
+    reason: str | None = None
+
+
 class FakeService:
     """Answers every submission with ``outcome``."""
 
@@ -72,7 +85,15 @@ class FakeService:
         return None
 
 
-def build_context(service: FakeService, *replicas: FakeReplica) -> Context:
+def build_context(
+    service: FakeService,
+    *replicas: FakeReplica,
+    devices: tuple[FakeDevice, ...] = (),
+    devices_reason: str | None = None,
+) -> Context:
     """One pool named ``chat``, with these replicas."""
     pool = PoolConfig(id="chat", engine="llamacpp", model="/models/a.gguf")
-    return Context(cast(Service, service), (pool,), lambda pool_id: replicas)
+    return Context(
+        *(cast(Service, service), (pool,), lambda pool_id: replicas),
+        *(lambda: devices, lambda: devices_reason),
+    )

@@ -63,6 +63,13 @@ class Faults:
     """A path: a line for each generation that begins, and for each that ends well."""
     flood_bytes: int = 0
     """Say so much, as fast as it can, once it is ready."""
+    vram_folder: str = ""
+    """The fake NVML's, to take memory of the card that CUDA_VISIBLE_DEVICES names."""
+    vram_mib: int = 0
+    vram_lag_ms: int = 0
+    """How long the driver keeps it once this process is gone."""
+    cpu_once: str = ""
+    """A path: take none, as on the CPU, while no such file is there; it is made on the way."""
 
 
 def read_faults(environ: dict[str, str]) -> Faults:
@@ -111,6 +118,7 @@ class Server(ThreadingHTTPServer):
             time.sleep(self.faults.load_s / self.faults.load_lines)
         if not self.faults.load_lines:
             time.sleep(self.faults.load_s)
+        take_vram(self.faults, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         self.has_loaded = not self.faults.never_healthy
         said_bytes = 0
         while said_bytes < self.faults.flood_bytes:
@@ -297,6 +305,18 @@ def chat_end(count: int, is_cut: bool) -> list[str]:
 def say(line: str) -> None:
     """Log one line in one write, so that threads do not tear it."""
     os.write(2, line.encode() + b"\n")
+
+
+def take_vram(faults: Faults, card: str) -> None:
+    """Hold memory of a card for as long as this process lives, and the lag after it."""
+    if not faults.vram_folder or not card:
+        return
+    if faults.cpu_once and not Path(faults.cpu_once).exists():
+        Path(faults.cpu_once).touch()
+        return
+    draft = Path(faults.vram_folder) / f"draft-{os.getpid()}"
+    draft.write_text(f"{card} {faults.vram_mib} {faults.vram_lag_ms}")
+    draft.rename(Path(faults.vram_folder) / "taken" / str(os.getpid()))
 
 
 def fail_at_load(options: argparse.Namespace, faults: Faults) -> None:

@@ -12,11 +12,14 @@ from pathlib import Path
 from orchd.config.model import Config, PoolConfig
 from orchd.engines.adapter import Endpoint
 from orchd.engines.llamacpp import LlamaCpp
+from orchd.runner.footprint import Footprint
+from orchd.runner.learned import Learned
 from orchd.runner.lifecycle import State
-from orchd.runner.placement import Gpu
 from orchd.runner.ports import PORTS
-from orchd.runner.replica import SlotGate, Timing
-from orchd.runner.restart import RestartPolicy
+from orchd.runner.reckoner import Reckoner
+from orchd.runner.restart import RestartPolicy, Timing
+from orchd.runner.slot_gate import SlotGate
+from orchd.runner.snapshot import NoReading, Reading
 from orchd.runner.status import ReplicaStatus
 from orchd.runner.supervisor import Supervisor
 from tests.fakes.engines import (
@@ -40,22 +43,40 @@ async def until(is_so: Callable[[], bool]) -> None:
         await asyncio.sleep(0.002)
 
 
-def see_no_gpu() -> tuple[Gpu, ...]:
+SAMPLE_INTERVAL_S = 0.02
+ReadGpus = Callable[[], Reading | NoReading]
+
+
+def see_no_gpu() -> Reading:
     return ()
+
+
+class RememberingReckoner(Reckoner):
+    """Keeps what it is told was measured."""
+
+    def __init__(self, answer_timeout_s: float = 10.0) -> None:
+        super().__init__({"llamacpp": LlamaCpp()}, Learned(None), answer_timeout_s)
+        self.measured: list[tuple[Footprint, int]] = []
+
+    def learn(self, footprint: Footprint, took_bytes: int) -> None:
+        self.measured.append((footprint, took_bytes))
 
 
 class Stage:
     """A supervisor of one pool, and a gate that remembers."""
 
     def __init__(
-        self, pool: PoolConfig, timing: Timing, sample_gpus: Callable[[], tuple[Gpu, ...]]
+        self, pool: PoolConfig, timing: Timing, read_gpus: ReadGpus, reckoner: Reckoner
     ) -> None:
         self.pool = pool
         self.open: dict[str, Endpoint] = {}
         self.opened = 0
         gate = SlotGate(self._open_slots, self._close_slots)
         config = Config(pools=(pool,))
-        self.supervisor = Supervisor(config, {"llamacpp": LlamaCpp()}, gate, sample_gpus, timing)
+        self.supervisor = Supervisor(
+            *(config, {"llamacpp": LlamaCpp()}, gate, read_gpus, reckoner, timing),
+            sample_interval_s=SAMPLE_INTERVAL_S,
+        )
 
     def _open_slots(self, pool_id: str, endpoint: Endpoint, slots: int) -> None:
         assert (pool_id, slots) == (self.pool.id, self.pool.slots)
@@ -108,7 +129,8 @@ async def staged(
     folder: Path,
     timing: Timing = QUICK,
     *,
-    sample_gpus: Callable[[], tuple[Gpu, ...]] = see_no_gpu,
+    read_gpus: ReadGpus = see_no_gpu,
+    reckoner: Reckoner | None = None,
     pool: PoolConfig | None = None,
     load_stall_s: float = 30.0,
     **faults: object,
@@ -123,7 +145,7 @@ async def staged(
         )
     await open_reserve()
     descriptors, children = count_descriptors(), list_children()
-    stage = Stage(pool, timing, sample_gpus)
+    stage = Stage(pool, timing, read_gpus, reckoner or RememberingReckoner())
     await stage.supervisor.start()
     try:
         yield stage

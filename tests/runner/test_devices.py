@@ -1,101 +1,231 @@
-"""What NVML tells, through the real pynvml on a fake library: cards, and every way it fails."""
+"""The watch over the GPUs: what is fresh, what is logged, and a driver that does not answer."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from tests.fakes.nvml import build_nvml
+from orchd.runner.devices import DeviceMonitor
+from orchd.runner.snapshot import NoReading, Reading, Snapshot, Unread
+from tests.conftest import Drive
+from tests.runner.gpus import gpu
+from tests.runner.stage import until
 
-PROGRAM = """
-import logging, sys
-from orchd.errors import HostError
-from orchd.runner.devices import sample_gpus
-logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
-try:
-    for _ in range(2):
-        gpus = sample_gpus()
-    for gpu in gpus:
-        print(gpu.index, gpu.uuid, gpu.name, gpu.total_bytes >> 30, gpu.free_bytes >> 30)
-except HostError as error:
-    print(f"HostError: {error}")
-"""
+TWO = (gpu(0, 8), gpu(1, 24))
+NO_ANSWER = "the NVIDIA driver did not answer for 0.02 s"
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_nvml(tmp_path_factory.mktemp("nvml"))
+class Driver:
+    """Answers what a test says; may be held, so that no call returns."""
+
+    def __init__(self, *readings: Reading | NoReading) -> None:
+        self.readings = list(readings)
+        self.calls = 0
+        self.runs = threading.Event()
+        self.runs.set()
+
+    def read(self) -> Reading | NoReading:
+        self.calls += 1
+        reading = self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
+        assert self.runs.wait(30)
+        return reading
 
 
-def sample(library: Path | None, **settings: int) -> list[str]:
-    """What a process of its own prints: the library is loaded once in a process."""
-    environment = {f"FAKE_NVML_{name}": str(value) for name, value in settings.items()}
-    if library is not None:
-        environment["LD_LIBRARY_PATH"] = str(library)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout.splitlines()
+@contextlib.asynccontextmanager
+async def watching(
+    read: Callable[[], Reading | NoReading], interval_s: float = 3600, timeout_s: float = 30
+) -> AsyncIterator[DeviceMonitor]:
+    monitor = DeviceMonitor(read, interval_s, timeout_s)
+    monitor.start()
+    try:
+        yield monitor
+    finally:
+        await monitor.stop()
 
 
-def test_every_card_is_told_with_its_uuid_and_memory(library: Path) -> None:
-    assert sample(library, COUNT=2) == [
-        "0 GPU-00000000-0000-0000-0000-000000000000 Fake Card 0 8 7",
-        "1 GPU-00000000-0000-0000-0000-000000000001 Fake Card 1 16 15",
+def test_before_the_first_answer_the_reason_is_that_nobody_was_asked(drive: Drive[None]) -> None:
+    async def scenario() -> None:
+        async with watching(Driver(TWO).read) as monitor:
+            has_read = [monitor.has_read]
+            assert monitor.snapshot.reason == "the NVIDIA driver has not been asked yet"
+            await monitor.fresh()
+            assert [*has_read, monitor.has_read] == [False, True]
+            assert monitor.snapshot.gpus == TWO
+
+    drive(scenario())
+
+
+def test_it_samples_by_itself(drive: Drive[None]) -> None:
+    async def scenario() -> None:
+        driver = Driver(TWO)
+        async with watching(driver.read, interval_s=0.01):
+            await until(lambda: driver.calls >= 3)
+
+    drive(scenario())
+
+
+def test_fresh_is_what_was_read_after_the_question(drive: Drive[None]) -> None:
+    """A reading that is under way may have looked before."""
+
+    async def scenario() -> None:
+        driver = Driver(TWO, TWO[:1])
+        driver.runs.clear()
+        async with watching(driver.read) as monitor:
+            await until(lambda: driver.calls == 1)
+            asking = [asyncio.create_task(monitor.fresh()) for _ in range(3)]
+            await asyncio.sleep(0)
+            driver.runs.set()
+            assert [(await ask).gpus for ask in asking] == [TWO[:1]] * 3
+            assert driver.calls == 2
+
+    drive(scenario())
+
+
+def test_who_asks_and_gives_up_holds_up_nobody(drive: Drive[None]) -> None:
+    async def scenario() -> None:
+        driver = Driver(TWO)
+        driver.runs.clear()
+        async with watching(driver.read) as monitor:
+            first, second = (asyncio.create_task(monitor.fresh()) for _ in range(2))
+            await asyncio.sleep(0)
+            first.cancel()
+            driver.runs.set()
+            assert (await second).gpus == TWO
+
+    drive(scenario())
+
+
+def test_a_driver_that_does_not_answer_is_said_to_and_is_heard_when_it_does(
+    drive: Drive[None],
+) -> None:
+    async def scenario() -> None:
+        driver = Driver(TWO)
+        async with watching(driver.read, timeout_s=0.02) as monitor:
+            await monitor.fresh()
+            driver.runs.clear()
+            try:
+                for _ in range(3):
+                    snapshot = await monitor.fresh()
+                    assert snapshot.reason == NO_ANSWER
+                    assert [held.uuid for held in snapshot.quarantined] == ["GPU-0", "GPU-1"]
+                assert driver.calls == 2, "one thread at a time"
+            finally:
+                driver.runs.set()
+            while (await monitor.fresh()).reason is not None:
+                pass
+            assert monitor.snapshot.gpus == TWO
+
+    drive(scenario())
+
+
+def test_an_answer_that_comes_too_late_is_asked_for_again(drive: Drive[None]) -> None:
+    async def scenario() -> None:
+        driver = Driver(TWO, TWO[:1])
+        driver.runs.clear()
+        async with watching(driver.read, timeout_s=0.02) as monitor:
+            try:
+                assert (await monitor.fresh()).reason == NO_ANSWER
+            finally:
+                driver.runs.set()
+            snapshot = await monitor.fresh()
+            while snapshot.reason is not None:
+                snapshot = await monitor.fresh()
+            assert snapshot.gpus == TWO[:1]
+
+    drive(scenario())
+
+
+def test_a_bug_in_the_reading_is_a_reason_and_no_end(
+    drive: Drive[None], caplog: pytest.LogCaptureFixture
+) -> None:
+    def read() -> Reading:
+        raise ValueError("a bug")
+
+    async def scenario() -> None:
+        async with watching(read) as monitor:
+            for _ in range(2):
+                snapshot = await monitor.fresh()
+                assert snapshot.reason == "the GPUs cannot be read: a bug in orchd"
+
+    drive(scenario())
+    assert "ValueError: a bug" in caplog.text
+
+
+def test_who_watches_hears_of_it_before_who_waits_and_may_fail(
+    drive: Drive[None], caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[Snapshot] = []
+
+    def fail(snapshot: Snapshot) -> None:
+        raise ValueError("a bug")
+
+    async def scenario() -> None:
+        async with watching(Driver(TWO).read) as monitor:
+            monitor.watch(fail)
+            monitor.watch(heard.append)
+            snapshot = await monitor.fresh()
+            assert heard[-1] is snapshot
+
+    drive(scenario())
+    assert "ValueError: a bug" in caplog.text
+
+
+def test_a_stop_ends_those_who_wait(drive: Drive[None]) -> None:
+    async def scenario() -> None:
+        driver = Driver(TWO)
+        driver.runs.clear()
+        try:
+            async with watching(driver.read) as monitor:
+                asking = asyncio.create_task(monitor.fresh())
+                await asyncio.sleep(0)
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+        finally:
+            driver.runs.set()
+
+    drive(scenario())
+
+
+def test_each_change_is_logged_once(drive: Drive[None], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    lost = Unread("has fallen off the bus", is_lost=True)
+
+    async def scenario() -> None:
+        story: list[Reading | NoReading] = [
+            *(TWO, TWO, (lost, TWO[1]), (lost, TWO[1]), (lost, TWO[1]), TWO),
+            *(NoReading("no driver"), NoReading("no driver"), TWO, TWO),
+        ]
+        async with watching(Driver(*story).read) as monitor:
+            for _ in story[1:]:
+                await monitor.fresh()
+
+    drive(scenario())
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "found GPU 0 device=GPU-0: card 0"),
+        ("INFO", "found GPU 1 device=GPU-1: card 1"),
+        ("WARNING", "quarantined GPU 0 device=GPU-0: has fallen off the bus"),
+        ("INFO", "took GPU 0 back into use device=GPU-0"),
+        ("WARNING", "cannot see any GPU: no driver"),
+        ("INFO", "can see the GPUs again"),
     ]
 
 
-def test_a_driver_without_cards_is_no_failure(library: Path) -> None:
-    assert sample(library, COUNT=0) == []
-
-
-@pytest.mark.parametrize(
-    ("code", "sentence"),
-    [
-        pytest.param(
-            9, "the NVIDIA driver is installed but not loaded", id="NVML_ERROR_DRIVER_NOT_LOADED"
-        ),
-        pytest.param(
-            4, "the NVIDIA driver may not be used by this user", id="NVML_ERROR_NO_PERMISSION"
-        ),
-        pytest.param(
-            18,
-            "the NVIDIA driver and its library differ in version; a reboot mends it",
-            id="NVML_ERROR_LIB_RM_VERSION_MISMATCH",
-        ),
-        pytest.param(999, "NVML failed: Unknown Error", id="NVML_ERROR_UNKNOWN"),
-    ],
-)
-def test_a_driver_that_fails_is_a_sentence_for_the_user(
-    library: Path, code: int, sentence: str
+def test_a_machine_without_a_driver_is_told_of_once_and_quietly(
+    drive: Drive[None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert sample(library, INIT=code) == [f"HostError: {sentence}"]
+    caplog.set_level(logging.INFO)
 
+    async def scenario() -> None:
+        async with watching(Driver(NoReading("no driver")).read) as monitor:
+            for _ in range(3):
+                await monitor.fresh()
 
-@pytest.mark.parametrize("code", [15, 3, 999], ids=["lost", "not supported", "unknown"])
-def test_a_card_that_is_lost_leaves_the_others(library: Path, code: int) -> None:
-    *warnings, card = sample(library, LOST=0, CODE=code)
-    assert card == "1 GPU-00000000-0000-0000-0000-000000000001 Fake Card 1 16 15"
-    assert len(warnings) == 2
-    assert warnings[0].startswith("WARNING passed over GPU 0: ")
-
-
-def test_without_the_library_no_driver_is_installed(tmp_path: Path) -> None:
-    if Path("/proc/driver/nvidia").exists():
-        pytest.skip("this machine has the real one")
-    expected = (
-        "HostError: no NVIDIA driver is installed (libnvidia-ml.so.1); a pool may run without a"
-        ' GPU only where it says devices = ["cpu"]'
-    )
-    assert sample(None) == [expected]
-    broken = tmp_path / "libnvidia-ml.so.1"
-    broken.write_bytes(b"no library")
-    assert sample(tmp_path) == [expected]
+    drive(scenario())
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", "cannot see any GPU: no driver")
+    ]

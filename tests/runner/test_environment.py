@@ -27,6 +27,7 @@ def test_only_what_is_listed_is_inherited() -> None:
         "HOME": "/home/u",
         "LD_LIBRARY_PATH": "/lib",
         "CUDA_VISIBLE_DEVICES": "GPU-1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
 
 
@@ -48,13 +49,17 @@ def test_the_engine_wins_over_ours_and_the_pool_over_the_engine() -> None:
         "LLAMA_API_KEY": "key",
         "EXTRA": "pool",
         "CUDA_VISIBLE_DEVICES": "GPU-1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
 
 
 def test_an_engine_on_the_cpu_sees_no_gpu() -> None:
-    assert build_environment({}, {}, {}, "cpu") == {"CUDA_VISIBLE_DEVICES": ""}
+    assert build_environment({}, {}, {}, "cpu")["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_the_device_is_ours_to_name() -> None:
-    environment = build_environment({}, {}, {"CUDA_VISIBLE_DEVICES": "0,1"}, "GPU-2")
-    assert environment["CUDA_VISIBLE_DEVICES"] == "GPU-2"
+    theirs = {"CUDA_VISIBLE_DEVICES": "0,1", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
+    assert build_environment({}, {}, theirs, "GPU-2") == {
+        "CUDA_VISIBLE_DEVICES": "GPU-2",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }

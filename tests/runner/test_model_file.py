@@ -9,7 +9,7 @@ import pytest
 
 from orchd.engines.adapter import Companion
 from orchd.errors import HostError
-from orchd.runner.model_file import ModelFiles, ModelReader, Stamp, check_readable
+from orchd.runner.model_file import ModelFiles, ModelReader, Stamp, measure_file
 from tests.fakes.engines import write_model
 from tests.fakes.gguf import U16, Tensor, Typed, Value, write_head, write_sparse
 from tests.runner.models import LLAMA_3_8B, SMOLLM2_135M, place_tensors
@@ -187,14 +187,14 @@ def test_a_device_is_no_model() -> None:
 
 def test_a_name_that_no_file_can_have_is_told() -> None:
     with pytest.raises(HostError, match="embedded null byte"):
-        check_readable("/m\0.gguf")
+        measure_file("/m\0.gguf")
 
 
 def test_what_only_has_to_be_there_may_hold_anything(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(b"anything")
-    check_readable(str(tmp_path / "m"))
+    assert measure_file(str(tmp_path / "m")) == 8
     with pytest.raises(HostError, match=f"^model {tmp_path}: Is a directory$"):
-        check_readable(str(tmp_path))
+        measure_file(str(tmp_path))
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_what_is_measured_is_remembered_under_the_footprints_key(
         first = await reckon(pool, learned=learned)
         assert first.key is not None
         learned.remember(first.key, 9_500_000_000)
-        assert (await reckon(pool, learned=learned)).need_bytes == 9_500_000_000
+        assert (await reckon(pool, learned=learned)).need_bytes == 9_500_000_000 * 21 // 20
         for other in (replace(pool, ctx=8192), replace(pool, slots=1), replace(pool, args=("-x",))):
             assert (await reckon(other, learned=learned)).source == "reckoned"
         assert (await reckon(pool, "cpu", learned)).source == "reckoned"

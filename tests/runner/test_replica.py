@@ -15,8 +15,7 @@ from orchd.engines.client import exchange
 from orchd.engines.llamacpp import LlamaCpp
 from orchd.runner.lifecycle import State
 from orchd.runner.ports import HOST
-from orchd.runner.replica import Timing
-from orchd.runner.restart import RestartPolicy
+from orchd.runner.restart import RestartPolicy, Timing
 from tests.conftest import Drive
 from tests.fakes.engines import install_engine, list_session, write_model
 from tests.runner.pools import make_pool

@@ -1,11 +1,13 @@
-"""Why a replica is not ready, in words."""
+"""Why a replica is not ready, in words, and how a device is shown."""
 
 from __future__ import annotations
 
 import pytest
 
 from orchd.runner.lifecycle import State
-from orchd.runner.status import explain
+from orchd.runner.snapshot import Unread, follow
+from orchd.runner.status import DeviceStatus, describe_devices, explain
+from tests.runner.gpus import GIB, gpu, seen
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,13 @@ def test_each_state_has_its_reason(state: State, reason: str | None) -> None:
 
 def test_a_retry_that_is_overdue_is_not_said_to_be_in_the_past() -> None:
     assert explain(State.BACKOFF, 9, "it broke", 8) == "it broke; tries again in 0 s"
+
+
+def test_a_device_is_shown_with_what_is_wrong_with_it() -> None:
+    two = seen(gpu(0, 8, 7), gpu(1, 24, 20))
+    sound, quarantined = describe_devices(follow(two, (two.gpus[0], Unread("errs"))), {})
+    assert sound == DeviceStatus("GPU-0", 0, "card 0", 8 * GIB, 7 * GIB, None, None)
+    assert quarantined == DeviceStatus("GPU-1", 1, "card 1", 24 * GIB, None, None, "errs")
+    first, second = describe_devices(two, {"GPU-1": "did not give back 1 GiB"})
+    assert (first.reason, second.reason) == (None, "did not give back 1 GiB")
+    assert second.free_bytes == 20 * GIB

@@ -55,7 +55,7 @@ def test_it_ends_when_the_memory_is_seen_to_be_back_and_not_before(drive: Drive[
     async def scenario() -> None:
         card = Card(used_gib=9)
         card.returns.begin(gone(), 1 * GIB)
-        await until(lambda: card.samples == 2)
+        await until(lambda: card.samples >= 2)
         assert card.released == []
         card.used_gib = 1
         await card.returns.settle("GPU-0")
@@ -109,7 +109,7 @@ def test_two_that_are_gone_are_both_waited_for(drive: Drive[None]) -> None:
         card.returns.begin(gone("b-0", 8), 9 * GIB)
         card.used_gib = 9
         seen_so_far = card.samples
-        await until(lambda: card.samples == seen_so_far + 2)
+        await until(lambda: card.samples >= seen_so_far + 2)
         assert card.released == []
         card.used_gib = 1
         await card.returns.settle("GPU-0")

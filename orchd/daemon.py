@@ -23,6 +23,7 @@ from orchd.config.model import Config
 from orchd.config.token import Token
 from orchd.engines.registry import ADAPTERS
 from orchd.errors import ConfigurationError, Fault
+from orchd.http1.limits import limits_from
 from orchd.http1.server import HttpServer
 from orchd.runner.devices import sample_gpus
 from orchd.runner.replica import SlotGate
@@ -74,7 +75,7 @@ async def _run(config: Config, token: Token, stop: asyncio.Event, hurry: asyncio
     gate = SlotGate(service.open_slots, service.close_slots)
     supervisor = Supervisor(config, ADAPTERS, gate, sample_gpus)
     context = Context(service, config.pools, supervisor.statuses)
-    server = HttpServer(Door(context, token.value))
+    server = HttpServer(Door(context, token.value), limits_from(config.server))
 
     listen = await server.start(config.server.listen)
     _log_start(config, token, str(listen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -47,3 +48,11 @@ class FakeLoop:
             self.now_s = max(self.now_s, due[0].at_s)
             due[0].callback()
         self.now_s = end_s
+
+
+class ClockedLoop(FakeLoop):
+    """The running loop, except for its clock and its timers."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.call_soon = loop.call_soon

@@ -258,7 +258,7 @@ class Connection(asyncio.Protocol):
 
     def _write_frames(self, frames: bytes) -> None:
         self._write(h11.Data(data=frames))
-        self._settle()
+        self._watch.settle()
 
     def _end_stream(self, frames: bytes) -> None:
         self._pump = None

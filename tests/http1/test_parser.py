@@ -186,6 +186,16 @@ def test_byte_by_byte_the_work_grows_with_the_bytes_alone(data: bytes) -> None:
     assert CountingBuffer.looked_at < 6 * len(data)
 
 
+def test_what_was_judged_of_a_head_is_not_judged_again() -> None:
+    stage = Stage()
+    stage.feed(GET[:20])
+    stage.parser._inbox[5] = 0
+    assert stage.feed(GET[20:-1]) == [Signal.NEED_DATA]
+    # Only when it is whole, once.
+    with pytest.raises(ClientError, match="a control character"):
+        stage.feed(GET[-1:])
+
+
 def test_a_stream_of_body_is_handed_on_as_it_comes() -> None:
     stage = Stage()
     stage.feed(POST + b"Content-Length: 1000000\r\n\r\n")

@@ -77,6 +77,23 @@ async def finish_the_body(client: Client, case: Case) -> None:
     assert (await client.ask(GET)).status == 200
 
 
+@pytest.mark.parametrize("length", [b"Transfer-Encoding: chunked", b"Content-Length: 19"])
+def test_a_body_that_has_begun_to_come_need_not_be_invited(
+    drive: Drive[Any], length: bytes
+) -> None:
+    async def scenario() -> None:
+        async with client_of_the_house() as (client, service):
+            is_chunked = length.endswith(b"chunked")
+            before, after = (b"13\r\n", b"\r\n0\r\n\r\n") if is_chunked else (b"", b"")
+            head = raw_cases.post(b"Expect: 100-continue\r\n" + length + b"\r\n")
+            await client.send(head + before + JSON[:5])
+            await asyncio.sleep(0.005)
+            assert (await client.ask(JSON[5:] + after)).status == 202
+            assert len(service.submitted) == 1
+
+    drive(scenario())
+
+
 @pytest.mark.parametrize("name", raw_cases.WORDLESS)
 def test_a_close_without_an_answer(drive: Drive[Any], name: str) -> None:
     async def scenario() -> None:

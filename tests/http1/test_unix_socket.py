@@ -8,6 +8,8 @@ import os
 import socket
 import stat
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +60,20 @@ async def ask(path: Path, data: bytes = GET) -> bytes:
     return answer.body
 
 
+@asynccontextmanager
+async def serving_at(path: Path, *sources: FakeSource) -> AsyncIterator[HttpServer]:
+    server = HttpServer(FakeApplication(*sources))
+    try:
+        assert await server.start(UnixListen(str(path))) == UnixListen(str(path))
+        yield server
+    finally:
+        await server.stop(0)
+
+
 async def refusal(path: Path) -> str:
     with pytest.raises(HostError) as caught:
-        await HttpServer(FakeApplication()).start(UnixListen(str(path)))
+        async with serving_at(path):
+            pass
     line = str(caught.value)
     assert line.startswith(f"cannot listen on unix:{path}: ") and "\n" not in line
     return line.removeprefix(f"cannot listen on unix:{path}: ")
@@ -68,11 +81,9 @@ async def refusal(path: Path) -> str:
 
 def test_requests_and_streams_over_a_unix_socket(drive: Drive[Any], path: Path) -> None:
     async def scenario() -> None:
-        server = HttpServer(FakeApplication(FakeSource(b"data", is_ended=True)))
-        assert await server.start(UnixListen(str(path))) == UnixListen(str(path))
-        assert await ask(path) == b"hello"
-        assert await ask(path, b"GET /stream/0 HTTP/1.1\r\nHost: a\r\n\r\n") == b"data"
-        await server.stop(0)
+        async with serving_at(path, FakeSource(b"data", is_ended=True)):
+            assert await ask(path) == b"hello"
+            assert await ask(path, b"GET /stream/0 HTTP/1.1\r\nHost: a\r\n\r\n") == b"data"
         assert not is_there(path)
 
     drive(scenario())
@@ -110,21 +121,17 @@ def test_a_stale_socket_is_replaced(drive: Drive[Any], path: Path) -> None:
     async def scenario() -> None:
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(str(path))
-        server = HttpServer(FakeApplication())
-        await server.start(UnixListen(str(path)))
-        assert await ask(path) == b"hello"
-        await server.stop(0)
+        async with serving_at(path):
+            assert await ask(path) == b"hello"
 
     drive(scenario())
 
 
 def test_a_live_one_is_not(drive: Drive[Any], path: Path) -> None:
     async def scenario() -> None:
-        server = HttpServer(FakeApplication())
-        await server.start(UnixListen(str(path)))
-        assert await refusal(path) == "another program already listens there"
-        assert await ask(path) == b"hello"
-        await server.stop(0)
+        async with serving_at(path):
+            assert await refusal(path) == "another program already listens there"
+            assert await ask(path) == b"hello"
 
     drive(scenario())
 
@@ -169,33 +176,28 @@ def test_two_that_come_at_once_do_not_take_it_from_each_other(
         fcntl.flock(folder, fcntl.LOCK_EX)
         assert "locked; try again" in await refusal(path)
         os.close(folder)
-        server = HttpServer(FakeApplication())
-        await server.start(UnixListen(str(path)))
-        await server.stop(0)
+        async with serving_at(path):
+            assert await ask(path) == b"hello"
 
     drive(scenario())
 
 
 def test_at_the_stop_only_our_own_is_removed(drive: Drive[Any], path: Path) -> None:
     async def scenario() -> None:
-        ours, theirs = HttpServer(FakeApplication()), HttpServer(FakeApplication())
-        await ours.start(UnixListen(str(path)))
-        remove(path)
-        await theirs.start(UnixListen(str(path)))
-        await ours.stop(0)
-        assert await ask(path) == b"hello"
-        await theirs.stop(0)
-        assert not is_there(path)
+        async with serving_at(path) as ours:
+            remove(path)
+            async with serving_at(path):
+                await ours.stop(0)
+                assert await ask(path) == b"hello"
+            assert not is_there(path)
 
     drive(scenario())
 
 
 def test_one_that_was_removed_meanwhile_is_no_trouble(drive: Drive[Any], path: Path) -> None:
     async def scenario() -> None:
-        server = HttpServer(FakeApplication())
-        await server.start(UnixListen(str(path)))
-        remove(path)
-        await server.stop(0)
+        async with serving_at(path):
+            remove(path)
 
     drive(scenario())
 

@@ -1,7 +1,7 @@
 """Keeps a connection's phase, and tells when that has lasted too long: the shell of ``deadlines``.
 
-Invariants: all deadlines of a connection share one timer, and after ``stop`` there is none; one that
-moves away costs nothing, since the timer that is set already finds out when it fires.
+Invariants: all deadlines of a connection share one timer, and after ``stop`` there is none; a
+deadline that moves away costs nothing, since the timer that is set finds out when it fires.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def malformed(what: str) -> ClientError:
 def read_head(event: h11.Request) -> Head:
     """The head as it came, not judged yet."""
     path, query = _split_target(event.target.decode("ascii"))
-    headers = tuple((bytes(name), bytes(value)) for name, value in event.headers)
+    headers = tuple([(name.lower(), value) for name, value in event.headers.raw_items()])
     return Head(event.method.decode("ascii"), path, query, headers)
 
 

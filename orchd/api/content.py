@@ -16,8 +16,8 @@ _TOKEN = r"[!#$%&'*+.^_`|~0-9a-z-]+"
 _TYPE = re.compile(rf"({_TOKEN}/{_TOKEN})((?:[ \t]*;.*)?)", re.IGNORECASE | re.DOTALL)
 _CHARSET = re.compile(rf';[ \t]*charset=("?)({_TOKEN})\1(?=[ \t]*(?:;|$))', re.IGNORECASE)
 _ANY_CHARSET = re.compile(r";[ \t]*charset[ \t]*=", re.IGNORECASE)
-# The second is what curl -d says of whatever it sends.
-_JSON_TYPES = ("application/json", "application/x-www-form-urlencoded")
+# The others are what curl -d and a browser's fetch say of any text, if nobody tells them better.
+_JSON_TYPES = ("application/json", "application/x-www-form-urlencoded", "text/plain")
 _USUAL = tuple(name.encode() for name in _JSON_TYPES)
 
 
@@ -50,7 +50,7 @@ def _is_plain(head: Head) -> bool:
 
 
 def _is_json(head: Head) -> bool:
-    """As far as the head tells; most clients that send JSON by hand say nothing or a form."""
+    """As far as the head tells."""
     types = head.values(b"content-type")
     if not types or (len(types) == 1 and types[0] in _USUAL):
         return True

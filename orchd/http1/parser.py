@@ -96,7 +96,8 @@ class Parser:
 
     def next_event(self) -> Event:
         """What comes next. Raises ClientError where it breaks HTTP or a limit."""
-        if self._spent_bytes >= self._limits.slice_bytes:
+        # The end of what is read already costs no turn: nobody would know that it is on its way.
+        if self._spent_bytes >= self._limits.slice_bytes and self._inbox:
             return Signal.NEXT_TURN
         event = self._read()
         self.needs_data = event is Signal.NEED_DATA

@@ -39,6 +39,7 @@ def test_a_length_is_needed_where_a_body_is() -> None:
         b"application/vnd.orchd.task+json",
         b"text/x+json;charset=utf-8",
         b"application/x-www-form-urlencoded",
+        b"text/plain;charset=UTF-8",
     ],
 )
 def test_json_by_any_of_its_names(text: bytes) -> None:
@@ -50,7 +51,8 @@ def test_json_by_any_of_its_names(text: bytes) -> None:
     [
         b"multipart/form-data; boundary=x",
         b"text/xml",
-        b"text/plain",
+        b"text/plain;charset=latin1",
+        b"text/html",
         b"application/jsonx",
         b"application/octet-stream",
         b"application/json; charset=latin1",

@@ -444,6 +444,12 @@ ROUTED = [
         fate=KEPT,
     ),
     case(
+        "what fetch says",
+        sized(fields=b"Content-Type: text/plain;charset=UTF-8\r\n"),
+        ADMITTED,
+        fate=KEPT,
+    ),
+    case(
         "JSON in UTF-8",
         sized(fields=b"Content-Type: Application/JSON; charset=UTF-8\r\n"),
         ADMITTED,

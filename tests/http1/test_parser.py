@@ -26,6 +26,7 @@ class Stage:
     def feed(self, data: bytes) -> list[Event]:
         """Every event up to the one that asks for more, in as many turns as it takes."""
         self.parser.feed(data)
+        self.parser.start_turn()
         return self.read()
 
     def read(self) -> list[Event]:
@@ -99,6 +100,14 @@ def test_a_turn_is_over_after_a_slice() -> None:
     events = stage.feed(GET * 1000)
     heads_in_a_turn = 100 // len(GET) + 1
     assert events.count(Signal.NEXT_TURN) >= 1000 / heads_in_a_turn - 1
+
+
+@pytest.mark.parametrize("data", [GET, POST + b"Content-Length: 1\r\n\r\na"])
+def test_a_request_that_came_alone_takes_one_turn(data: bytes) -> None:
+    """A server that stops meanwhile would take its connection for idle."""
+    stage = Stage(Limits(slice_bytes=1))
+    stage.feed(data[:-1])
+    assert Signal.NEXT_TURN not in stage.feed(data[-1:])
 
 
 def test_nothing_of_a_later_request_gets_to_h11_before_its_turn() -> None:

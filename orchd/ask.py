@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, TextIO, assert_never
 
-from orchd.config.listen import Listen
+from orchd.config.listen import AnyListen, Listen, UnixListen
 from orchd.config.token import Token
 from orchd.errors import ClientError, Code, HostError, OrchdError
 
@@ -26,15 +27,14 @@ class RefusedError(OrchdError):
 class Daemon:
     """Where the daemon listens, and the token."""
 
-    listen: Listen
+    listen: AnyListen
     token: Token
 
     def request(
         self, method: str, path: str, body: Mapping[str, object] | None = None
     ) -> http.client.HTTPResponse:
         """One request on a connection of its own. Raises HostError where nobody answers."""
-        host = _ANY_ADDRESS.get(self.listen.host, self.listen.host)
-        connection = http.client.HTTPConnection(host, self.listen.port, timeout=_ANSWER_TIMEOUT_S)
+        connection = _connection_to(self.listen)
         headers = {"Authorization": f"Bearer {self.token.value}", "Connection": "close"}
         content = None if body is None else json.dumps(body).encode()
         try:
@@ -43,6 +43,28 @@ class Daemon:
         except (OSError, http.client.HTTPException) as error:
             problem = f"no daemon answers on {self.listen} ({error}); orchd serve starts one"
             raise HostError(problem) from error
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=_ANSWER_TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _connection_to(listen: AnyListen) -> http.client.HTTPConnection:
+    match listen:
+        case Listen(host, port):
+            host = _ANY_ADDRESS.get(host, host)
+            return http.client.HTTPConnection(host, port, timeout=_ANSWER_TIMEOUT_S)
+        case UnixListen(path):
+            return _UnixConnection(path)
+        case _:
+            assert_never(listen)
 
 
 def ask(daemon: Daemon, task: Mapping[str, object], out: TextIO) -> None:

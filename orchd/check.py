@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TextIO
 
-from orchd.config.listen import Listen
+from orchd.config.listen import AnyListen, Listen, UnixListen
 from orchd.config.model import Config, PoolConfig
 from orchd.engines.adapter import Adapter
 from orchd.errors import ConfigurationError, HostError
@@ -243,12 +243,18 @@ def _show_replica(replica: ReplicaForecast, names: Mapping[str | None, str]) -> 
     yield f"    needs {format_gib(replica.need_bytes)}: {'; '.join(replica.reckoning)}"
 
 
-def is_answered(listen: Listen) -> bool:
+def is_answered(listen: AnyListen) -> bool:
     """Whether somebody listens there already: this daemon, most likely."""
-    if listen.port == 0:
-        return False
     try:
-        with socket.create_connection((listen.host, listen.port), _GREETING_S):
-            return True
+        match listen:
+            case Listen(host, port) if port:
+                socket.create_connection((host, port), _GREETING_S).close()
+            case UnixListen(path):
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.settimeout(_GREETING_S)
+                    probe.connect(path)
+            case _:
+                return False
     except OSError:
         return False
+    return True

@@ -23,6 +23,7 @@ from orchd.config.model import Config
 from orchd.config.token import Token
 from orchd.engines.registry import ADAPTERS
 from orchd.errors import ConfigurationError, Fault
+from orchd.http1.limits import limits_from
 from orchd.http1.server import HttpServer
 from orchd.runner.learned import Learned, footprints_file
 from orchd.runner.nvml import NvmlReader
@@ -86,7 +87,7 @@ async def _run(
         *(service, config.pools, supervisor.statuses),
         *(supervisor.devices, lambda: supervisor.snapshot.reason),
     )
-    server = HttpServer(Door(context, token.value))
+    server = HttpServer(Door(context, token.value), limits_from(config.server))
 
     listen = await server.start(config.server.listen)
     _log_start(config, token, str(listen))

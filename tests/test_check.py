@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -255,12 +256,21 @@ def test_a_token_that_everybody_can_read_is_told_and_one_that_is_missing_is_a_fa
     assert not (workstation.folder / ".local").exists()
 
 
-def test_a_daemon_that_runs_already_is_told_of(workstation: Workstation) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        address = f"127.0.0.1:{other.getsockname()[1]}"
-        code, _, complaint = workstation.run(
-            f'[server]\nlisten = "{address}"\n',
-            workstation.pool("a", 'devices = ["cpu"]\nvram_mib = 1'),
-        )
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_daemon_that_runs_already_is_told_of(workstation: Workstation, kind: str) -> None:
+    path = workstation.folder / "orchd.sock"
+    address = f"unix:{path}"
+    with contextlib.ExitStack() as stack:
+        if kind == "tcp":
+            other = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            address = f"127.0.0.1:{other.getsockname()[1]}"
+        else:
+            other = stack.enter_context(socket.socket(socket.AF_UNIX))
+            other.bind(str(path))
+            other.listen()
+        server = f'[server]\nlisten = "{address}"\n'
+        pool = workstation.pool("a", 'devices = ["cpu"]\nvram_mib = 1')
+        code, _, complaint = workstation.run(server, pool)
     assert code == 0
     assert complaint.startswith(f"orchd: {address} is answered already;")
+    assert workstation.run(server, pool)[2] == "", "nobody is there any more"

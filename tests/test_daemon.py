@@ -84,6 +84,71 @@ def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
 
 
+def test_a_taken_unix_socket_is_one_clear_line(tmp_path: Path) -> None:
+    path = tmp_path / "orchd.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        done = run_to_its_end(write_config(tmp_path, listen=f"unix:{path}"), ORCHD_LOG="info")
+        assert path.is_socket()
+    expected = f"orchd: cannot listen on unix:{path}: another program already listens there\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
+
+
+def test_a_file_in_the_place_of_a_unix_socket_is_one_clear_line(tmp_path: Path) -> None:
+    path = tmp_path / "orchd.sock"
+    path.write_text("mine")
+    done = run_to_its_end(write_config(tmp_path, listen=f"unix:{path}"), ORCHD_LOG="info")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"orchd: cannot listen on unix:{path}: a file stands there")
+    assert path.read_text() == "mine"
+
+
+def test_a_path_that_is_too_long_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
+    done = run_to_its_end(write_config(tmp_path, listen="unix:/" + "a" * 107))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "server.listen" in done.stderr and "at most 107 bytes" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_task_over_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "orchd.sock"
+    config = write_config(tmp_path, listen=f"unix:{path}")
+    with run_daemon(config) as daemon:
+        assert daemon.hear("listening on").endswith(f"listening on unix:{path}")
+        make_ready(daemon)
+        assert path.stat().st_mode & 0o777 == 0o600
+        asked = subprocess.run(
+            [sys.executable, "-m", "orchd", "ask", "--config", str(config), "[tokens 3]"],
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        assert (asked.returncode, asked.stderr) == (0, "")
+        assert asked.stdout.strip()
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 0
+        assert "reachable from other machines" not in daemon.log
+    assert not path.exists()
+    gone = subprocess.run(
+        [sys.executable, "-m", "orchd", "ask", "--config", str(config), "hello"],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert gone.returncode == 1
+    assert gone.stderr.startswith(f"orchd: no daemon answers on unix:{path}")
+
+
+def test_the_limits_of_the_configuration_hold(tmp_path: Path) -> None:
+    with run_daemon(write_config(tmp_path, server="max_body_bytes = 1024")) as daemon:
+        answer = daemon.ask("POST", "/v1/tasks", {"prompt": "x" * 1024})
+        assert answer.status == 413
+        assert json.load(answer)["code"] == "PAYLOAD_TOO_LARGE"
+
+
 def test_faults_in_the_configuration_are_told_all_at_once(tmp_path: Path) -> None:
     config = write_config(tmp_path, pool='ctx = "many"\nslotz = 2')
     done = run_to_its_end(config)

@@ -48,8 +48,11 @@ ROOMS: dict[str, Room] = {
         imports=("errors",),
     ),
     "http1": Room(
-        pure=("messages", "router", "auth", "sse", "limits", "intake", "outgoing"),
-        shells=("connection", "pump", "server"),
+        pure=(
+            *("messages", "router", "auth", "sse", "limits", "intake", "chunks", "parser"),
+            *("exchange", "outgoing", "deadlines"),
+        ),
+        shells=("connection", "pump", "watch", "date", "server", "unix_socket"),
         imports=("errors", "config"),
         third_party=("h11", "orjson"),
     ),
@@ -86,7 +89,7 @@ ROOMS: dict[str, Room] = {
         third_party=("orjson", "pynvml"),
     ),
     "api": Room(
-        pure=("wire", "task_body"),
+        pure=("wire", "task_body", "content"),
         shells=("routes", "door", "context", "tasks", "health"),
         imports=("http1", "serving", "errors", "config"),
         imports_pure_of=("engines",),

@@ -1,15 +1,15 @@
 """The door: what every request passes before its endpoint, and every error after it.
 
-First the token, then the route, both before the body is read. An endpoint's own refusals become
-the envelope here; anything else that it raises is a bug, is logged with its traceback, and costs
-the client no more than a 500.
+First the token, then the route, then what the head says of the body, all before that is read. An
+endpoint's own refusals become the envelope here; anything else that it raises is a bug, is logged
+with its traceback, and costs the client no more than a 500.
 """
 
 from __future__ import annotations
 
 import logging
 
-from orchd.api import wire
+from orchd.api import content, wire
 from orchd.api.context import Context
 from orchd.api.routes import ROUTES, Endpoint
 from orchd.errors import ClientError, Code
@@ -37,8 +37,9 @@ class Door:
                 headers=((b"www-authenticate", b"Bearer"),),
             )
         match self._router.match(head.method, head.path):
-            case Match(endpoint, params):
-                return Accepted(self._contain(endpoint), params)
+            case Match(endpoint, params, needs_body):
+                fault = content.find_fault(head, needs_body=needs_body)
+                return fault or Accepted(self._contain(endpoint), params)
             case NotAllowed(allow):
                 return wire.error_response(
                     Code.METHOD_NOT_ALLOWED,

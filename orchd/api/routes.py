@@ -15,7 +15,7 @@ from orchd.http1.router import Route
 Endpoint = Callable[[Context, Request], Reply]
 
 ROUTES: tuple[Route[Endpoint], ...] = (
-    Route("POST", "/v1/tasks", tasks.submit),
+    Route("POST", "/v1/tasks", tasks.submit, needs_body=True),
     Route("GET", "/v1/tasks/{task_id}/stream", tasks.stream),
     Route("POST", "/v1/tasks/{task_id}/cancel", tasks.cancel),
     Route("GET", "/health", health.show),

@@ -1,7 +1,7 @@
-"""The address the daemon listens on, as a value.
+"""Where the daemon listens, as a value.
 
-Nothing is resolved here: a host name stays a name, and only ``localhost`` is taken on trust to mean
-this machine.
+Nothing is resolved or looked at here: a host name stays a name, a path may or may not be there, and
+only ``localhost`` is taken on trust to mean this machine.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from orchd.config.marks import Unfit
 
-_WANTED = '"host:port" or "[IPv6]:port" with a port from 0 to 65535'
+_WANTED = '"host:port" or "[IPv6]:port" with a port from 0 to 65535, or "unix:/path"'
+_UNIX = "unix:"
+_PATH_BYTES_MAX = 107
+"""What the kernel keeps of a socket's path (unix(7): 108 with the NUL)."""
 _PORT = re.compile(r"[0-9]{1,5}")
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*")
 
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where to listen; ``host`` carries no brackets, port 0 lets the system choose."""
+    """A TCP address; ``host`` carries no brackets, port 0 lets the system choose."""
 
     host: str
     port: int
@@ -38,8 +41,28 @@ class Listen:
         return address.is_loopback
 
 
-def parse_listen(text: str) -> Listen | Unfit:
-    """Split ``host:port``; an IPv6 host needs its brackets (RFC 3986, section 3.2.2)."""
+@dataclass(frozen=True, slots=True)
+class UnixListen:
+    """A unix socket, at an absolute path."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return _UNIX + self.path
+
+    @property
+    def is_loopback(self) -> bool:
+        """Nobody on another machine can reach it."""
+        return True
+
+
+AnyListen = Listen | UnixListen
+
+
+def parse_listen(text: str) -> AnyListen | Unfit:
+    """Read ``unix:/path`` or ``host:port``; IPv6 needs its brackets (RFC 3986, section 3.2.2)."""
+    if text.startswith(_UNIX):
+        return _parse_unix(text.removeprefix(_UNIX))
     host, _, port = text.rpartition(":")
     if not _PORT.fullmatch(port) or int(port) > 65535:
         return Unfit(_WANTED)
@@ -49,6 +72,16 @@ def parse_listen(text: str) -> Listen | Unfit:
     if not _is_ipv4(host) and not _is_name(host):
         return Unfit(_WANTED)
     return Listen(host, int(port))
+
+
+def _parse_unix(path: str) -> UnixListen | Unfit:
+    if not path.startswith("/") or path.endswith("/"):
+        return Unfit('"unix:" and the absolute path of a socket, such as "unix:/run/orchd.sock"')
+    size_bytes = len(path.encode("utf-8", "surrogateescape"))
+    if size_bytes > _PATH_BYTES_MAX:
+        limit = f"of at most {_PATH_BYTES_MAX} bytes (this one has {size_bytes})"
+        return Unfit(f'"unix:" and a path {limit}; choose a shorter one, such as in /run')
+    return UnixListen(path)
 
 
 def _parse_address(host: str) -> IPv4Address | IPv6Address | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from orchd.config.listen import Listen, parse_listen
+from orchd.config.listen import AnyListen, Listen, parse_listen
 from orchd.config.marks import (
     Alone,
     Bounds,
@@ -88,13 +88,35 @@ class ServerConfig:
     """``[server]``: the daemon's own edge."""
 
     listen: Annotated[
-        Listen,
+        AnyListen,
         Parsed(str, parse_listen),
-        Doc('Address to listen on, "host:port"; port 0 lets the system choose.'),
+        Doc('Where to listen: "host:port" (port 0: the system chooses) or "unix:/path".'),
     ] = Listen("127.0.0.1", 8642)
     stop_grace_s: Annotated[
         float, Bounds(0, 3600), Doc("Seconds that running tasks are given to finish at a stop.")
     ] = 20.0
+    max_connections: Annotated[
+        int, Bounds(1, 65_536), Doc("Connections open at once; further ones get 503.")
+    ] = 512
+    max_head_bytes: Annotated[
+        int, Bounds(1024, 1_048_576), Doc("Bytes of a request's line and header fields.")
+    ] = 32_768
+    max_headers: Annotated[int, Bounds(10, 10_000), Doc("Header fields of a request.")] = 100
+    max_body_bytes: Annotated[
+        int, Bounds(1024, 1_073_741_824), Doc("Bytes of a request's body.")
+    ] = 8_388_608
+    head_timeout_s: Annotated[
+        SpanS, Doc("Seconds that a request's head may take to come, from its first byte on.")
+    ] = 10.0
+    body_timeout_s: Annotated[
+        SpanS, Doc("Seconds that a request's body may take to come, from its head on.")
+    ] = 30.0
+    keep_alive_s: Annotated[
+        SpanS, Doc("Seconds that a connection may be idle between two requests.")
+    ] = 75.0
+    reader_stall_s: Annotated[
+        SpanS, Doc("Seconds after which a client that takes no byte of its reply is dropped.")
+    ] = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

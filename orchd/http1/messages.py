@@ -25,10 +25,18 @@ class Head:
     """The target up to its query, still percent-encoded."""
     query: str
     headers: Headers
+    _values: Mapping[bytes, list[bytes]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # A dozen questions are asked of each head on its way.
+        values: dict[bytes, list[bytes]] = {}
+        for name, value in self.headers:
+            values.setdefault(name, []).append(value)
+        object.__setattr__(self, "_values", values)
 
     def values(self, name: bytes) -> list[bytes]:
         """Every value of the field ``name`` (lower-case), in order of arrival."""
-        return [value for key, value in self.headers if key == name]
+        return self._values.get(name, [])
 
     def value(self, name: bytes) -> bytes | None:
         """The field's value where it occurs exactly once, else None."""

@@ -8,6 +8,8 @@ import h11
 
 from orchd.http1.messages import Reply, Response
 
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+
 
 def build_head(reply: Reply, date: bytes, *, is_last: bool) -> h11.Response:
     """The reply's head; ``is_last`` says that the connection is closed behind it."""
@@ -16,5 +18,4 @@ def build_head(reply: Reply, date: bytes, *, is_last: bool) -> h11.Response:
         headers.append((b"connection", b"close"))
     if isinstance(reply, Response) and reply.status != HTTPStatus.NO_CONTENT:
         headers.append((b"content-length", b"%d" % len(reply.body)))
-    reason = HTTPStatus(reply.status).phrase.encode()
-    return h11.Response(status_code=reply.status, headers=headers, reason=reason)
+    return h11.Response(status_code=reply.status, headers=headers, reason=_REASONS[reply.status])

@@ -21,6 +21,7 @@ class Route(Generic[T]):
     method: str
     pattern: str
     target: T
+    needs_body: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Match(Generic[T]):
 
     target: T
     params: Mapping[str, str]
+    needs_body: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +44,11 @@ class Router(Generic[T]):
     """Looks routes up; built once from the whole table."""
 
     def __init__(self, routes: Sequence[Route[T]]) -> None:
-        self._paths: dict[tuple[str, ...], dict[str, T]] = {}
+        self._paths: dict[tuple[str, ...], dict[str, Route[T]]] = {}
         for route in routes:
             methods = self._paths.setdefault(tuple(route.pattern.split("/")), {})
             assert route.method not in methods, f"two routes for {route.method} {route.pattern}"
-            methods[route.method] = route.target
+            methods[route.method] = route
 
     def match(self, method: str, path: str) -> Match[T] | NotAllowed | None:
         """Return the match; None where the path itself is unknown. HEAD stands in for GET."""
@@ -55,8 +57,10 @@ class Router(Generic[T]):
             params = _match_segments(pattern, segments)
             if params is None:
                 continue
-            target = methods.get("GET" if method == "HEAD" else method)
-            return NotAllowed(_allowed(methods)) if target is None else Match(target, params)
+            route = methods.get("GET" if method == "HEAD" else method)
+            if route is None:
+                return NotAllowed(_allowed(methods))
+            return Match(route.target, params, route.needs_body)
         return None
 
 

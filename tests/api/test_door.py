@@ -81,11 +81,28 @@ def test_a_method_that_is_not_for_the_path(
 
 
 def submit(door: Door, body: bytes = b'{"prompt": "a"}') -> Response:
-    accepted = door.open(head("POST", "/v1/tasks"))
+    asked = head("POST", "/v1/tasks", (*AUTHORIZATION, (b"content-length", b"%d" % len(body))))
+    accepted = door.open(asked)
     assert isinstance(accepted, Accepted)
-    reply = accepted.handler(Request(head("POST", "/v1/tasks"), accepted.params, body))
+    reply = accepted.handler(Request(asked, accepted.params, body))
     assert isinstance(reply, Response)
     return reply
+
+
+def test_a_body_is_judged_behind_the_token_and_the_route(door: Door) -> None:
+    xml = (*AUTHORIZATION, (b"content-type", b"text/xml"), (b"content-length", b"1"))
+    statuses = [
+        (head("POST", "/v1/tasks", xml[1:]), 401),
+        (head("POST", "/nowhere", xml), 404),
+        (head("GET", "/v1/tasks", xml), 405),
+        (head("POST", "/v1/tasks", xml), 415),
+        (head("POST", "/v1/tasks"), 411),
+    ]
+    for asked, status in statuses:
+        response = door.open(asked)
+        assert isinstance(response, Response) and response.status == status
+        envelope_of(response)
+    assert isinstance(door.open(head("POST", f"/v1/tasks/{TASK_ID}/cancel")), Accepted)
 
 
 def test_an_admission(door: Door, service: FakeService) -> None:

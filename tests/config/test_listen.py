@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchd.config.listen import Listen, parse_listen
+from orchd.config.listen import Listen, UnixListen, parse_listen
 from orchd.config.marks import Unfit
 
 
@@ -54,9 +54,30 @@ def test_address_is_split_and_its_reach_known(
         pytest.param("-a.lan:80", id="leading-hyphen"),
         pytest.param("a..lan:80", id="empty-label"),
         pytest.param("http://localhost:80", id="a-url"),
-        pytest.param("unix:/run/orchd.sock", id="unix-socket"),
+        pytest.param("unix:", id="unix-nothing"),
+        pytest.param("unix:/", id="unix-root"),
+        pytest.param("unix:/run/", id="unix-folder"),
+        pytest.param("unix:orchd.sock", id="unix-relative"),
+        pytest.param("unix:~/orchd.sock", id="unix-home"),
+        pytest.param("unix://host/orchd.sock/", id="unix-url"),
         pytest.param(".".join(["a" * 60] * 5) + ":80", id="name-too-long"),
     ],
 )
 def test_anything_else_is_unfit(text: str) -> None:
     assert isinstance(parse_listen(text), Unfit)
+
+
+@pytest.mark.parametrize("path", ["/run/orchd.sock", "/a b:1", "/ä"])
+def test_a_unix_socket(path: str) -> None:
+    listen = parse_listen(f"unix:{path}")
+    assert listen == UnixListen(path)
+    assert str(listen) == f"unix:{path}"
+    assert listen.is_loopback
+
+
+def test_a_path_is_as_long_as_the_kernel_takes_it() -> None:
+    longest = "/" + "ä" * 53
+    assert parse_listen(f"unix:{longest}") == UnixListen(longest)
+    unfit = parse_listen(f"unix:{longest}b")
+    assert isinstance(unfit, Unfit)
+    assert "at most 107 bytes (this one has 108); choose a shorter one" in unfit.wanted

@@ -45,7 +45,18 @@ def test_every_table_is_frozen_and_slotted(table: type) -> None:
 
 def test_defaults_are_those_of_the_contract() -> None:
     config = Config(pools=(POOL,))
-    assert config.server == ServerConfig(listen=Listen("127.0.0.1", 8642), stop_grace_s=20.0)
+    assert config.server == ServerConfig(
+        listen=Listen("127.0.0.1", 8642),
+        stop_grace_s=20.0,
+        max_connections=512,
+        max_head_bytes=32_768,
+        max_headers=100,
+        max_body_bytes=8_388_608,
+        head_timeout_s=10.0,
+        body_timeout_s=30.0,
+        keep_alive_s=75.0,
+        reader_stall_s=120.0,
+    )
     assert config.server.listen.is_loopback
     assert config.queue == QueueConfig(interactive=64, batch=256)
     assert config.tasks == TasksConfig(retain_s=300.0, abandon_after_s=15.0)

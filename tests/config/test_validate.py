@@ -190,8 +190,19 @@ class TestQueueInheritance:
         pytest.param(
             POOL + '[server]\nlisten = "0.0.0.0"',
             'server.listen: must be "host:port" or "[IPv6]:port" with a port from 0 to 65535, '
-            'found "0.0.0.0"',
+            'or "unix:/path", found "0.0.0.0"',
             id="listen-without-port",
+        ),
+        pytest.param(
+            POOL + '[server]\nlisten = "unix:orchd.sock"',
+            'server.listen: must be "unix:" and the absolute path of a socket, such as '
+            '"unix:/run/orchd.sock", found "unix:orchd.sock"',
+            id="listen-on-a-relative-path",
+        ),
+        pytest.param(
+            POOL + "[server]\nmax_connections = 0",
+            "server.max_connections: must be from 1 to 65536, found 0",
+            id="no-connections",
         ),
         pytest.param(
             POOL + "[server]\nlisten = 8642",

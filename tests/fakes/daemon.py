@@ -143,7 +143,8 @@ def run_daemon(config: Path, **more_environment: str) -> Iterator[RunningDaemon]
     """Start it; at the end neither it nor an engine of its is left, whatever the test did."""
     daemon = RunningDaemon(config, more_environment)
     try:
-        daemon.port = int(daemon.hear("listening on").rpartition(":")[2])
+        port = daemon.hear("listening on").rpartition(":")[2]
+        daemon.port = int(port) if port.isdigit() else 0
         yield daemon
     finally:
         daemon.answers.close()

@@ -97,7 +97,9 @@ async def serving(
     """A server on a free port of loopback; nothing of it is left at the end."""
     server = HttpServer(application, limits)
     try:
-        yield server, await server.start(Listen("127.0.0.1", 0))
+        listen = await server.start(Listen("127.0.0.1", 0))
+        assert isinstance(listen, Listen)
+        yield server, listen
     finally:
         async with asyncio.timeout(STOP_TIMEOUT_S):
             await server.stop(0)

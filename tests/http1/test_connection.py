@@ -152,7 +152,6 @@ def test_head_has_the_headers_of_get_and_no_body(drive: Drive[Any], path: bytes)
         (b"/ech%6f", "/ech%6f"),
         (b"/a%2Fb", "/a%2Fb"),
         (b"http://example.org:1/echo?x", "/echo"),
-        (b"*", "*"),
         (b"/%00", "/%00"),
         (b"/" + b"a" * 5000, "/" + "a" * 5000),
     ],
@@ -176,8 +175,6 @@ def test_an_offer_of_another_protocol_is_passed_over(drive: Drive[Any]) -> None:
             answer = await client.ask(b"GET /echo HTTP/1.1\r\nHost: a\r\n" + offer)
             assert answer.status == 200 and "connection" not in answer.headers
             assert (await client.ask(GET)).status == 200
-            answer = await client.ask(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n")
-            assert answer.envelope()["code"] == "NOT_FOUND"
 
     drive(scenario())
 
@@ -218,7 +215,7 @@ def test_another_version_is_refused(drive: Drive[Any], method: bytes, version: b
 
 MALFORMED = {
     "no version": b"GET /echo\r\n\r\n",
-    "empty line first": b"\r\n\r\n" + GET,
+    "many empty lines first": b"\r\n" * 9 + GET,
     "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     "nul in the target": b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n",
     "nul in a value": b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n\r\n",
@@ -270,25 +267,6 @@ def test_malformed_http_gets_the_envelope_and_an_end(drive: Drive[Any], name: st
             assert answer.headers["connection"] == "close"
             assert await client.is_closed()
         assert not application.requests
-
-    drive(scenario())
-
-
-@pytest.mark.parametrize(
-    "coding", [b"gzip, chunked", b"identity", b"chunked, chunked", b"xchunked"]
-)
-def test_an_unknown_coding_is_not_implemented(drive: Drive[Any], coding: bytes) -> None:
-    answer = ask(drive, POST + b"Transfer-Encoding: %s\r\n\r\n0\r\n\r\n" % coding)
-    assert (answer.status, answer.envelope()["code"]) == (501, "NOT_IMPLEMENTED")
-
-
-def test_folded_lines_and_bare_line_feeds_mean_what_the_rfc_says(drive: Drive[Any]) -> None:
-    async def scenario() -> None:
-        application = FakeApplication()
-        async with one_client(application) as client:
-            answer = await client.ask(b"GET /echo HTTP/1.1\nHost: a\nX: a\n  b\n\n")
-            assert answer.status == 200
-            assert application.heads[0].value(b"x") == b"a b"
 
     drive(scenario())
 

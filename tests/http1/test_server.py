@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
 
@@ -57,6 +59,100 @@ def test_a_port_that_is_taken(drive: Drive[Any]) -> None:
             await server.stop(0)
         taken = f"cannot listen on {listen}: another program already listens there"
         assert str(caught.value) == taken
+
+    drive(scenario())
+
+
+def test_the_loopback_of_ipv6(drive: Drive[Any]) -> None:
+    async def scenario() -> None:
+        server = HttpServer(FakeApplication())
+        try:
+            listen = await server.start(Listen("::1", 0))
+        except HostError as error:
+            pytest.skip(f"no IPv6 on this machine: {error}")
+        assert isinstance(listen, Listen) and str(listen).startswith("[::1]:")
+        async with client_of(listen) as client:
+            assert (await client.ask(GET)).status == 200
+            with pytest.raises(HostError, match="another program already listens there"):
+                await HttpServer(FakeApplication()).start(listen)
+        await server.stop(0)
+
+    drive(scenario())
+
+
+class _Transport:
+    """The real transport, and what was written to it."""
+
+    def __init__(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self.writes: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+        self._transport.write(data)  # type: ignore[attr-defined]
+
+
+class _Watched(Connection):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.spied = _Transport(transport)
+        super().connection_made(cast(asyncio.BaseTransport, self.spied))
+
+
+@asynccontextmanager
+async def watched(application: FakeApplication) -> AsyncIterator[tuple[Client, _Watched]]:
+    """One client, and the server's side of its connection."""
+    loop, server = asyncio.get_running_loop(), HttpServer(application)
+    made: list[_Watched] = []
+
+    def connect() -> Connection:
+        made.append(_Watched(application, server, Limits(), loop))
+        return made[-1]
+
+    listener = await loop.create_server(connect, "127.0.0.1", 0)
+    try:
+        async with client_of(Listen("127.0.0.1", listener.sockets[0].getsockname()[1])) as client:
+            await settle(lambda: server.connections == 1)
+            yield client, made[0]
+    finally:
+        listener.close()
+        await server.stop(0)
+
+
+def test_a_token_does_not_wait_for_an_acknowledgement(drive: Drive[Any]) -> None:
+    """Nagle's algorithm would hold back what is written behind an unacknowledged segment."""
+
+    async def scenario() -> None:
+        async with watched(FakeApplication()) as (_, connection):
+            accepted = connection.spied.get_extra_info("socket")
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+
+    drive(scenario())
+
+
+def test_what_one_loop_turn_brings_is_one_write(drive: Drive[Any]) -> None:
+    async def scenario() -> None:
+        source = FakeSource()
+        async with watched(FakeApplication(source)) as (client, connection):
+            await client.send(STREAM)
+            await client.head()
+            connection.spied.writes.clear()
+            for _ in range(3):
+                for _ in range(32):
+                    source.push(b"data: x\n\n")
+                assert await client.chunk() == b"data: x\n\n" * 32
+            assert len(connection.spied.writes) == 3
+
+    drive(scenario())
+
+
+def test_a_reply_is_one_write(drive: Drive[Any]) -> None:
+    async def scenario() -> None:
+        async with watched(FakeApplication()) as (client, connection):
+            assert (await client.ask(GET)).status == 200
+            assert len(connection.spied.writes) == 1
 
     drive(scenario())
 

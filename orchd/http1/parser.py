@@ -1,0 +1,184 @@
+"""Turns a client's bytes into heads, bodies and ends: h11, behind stricter rules.
+
+h11 is given a head once it is whole and has been looked at raw, so that what h11 takes lightly
+never gets as far, and no byte is looked at more often than it takes to find a head's end. A body of
+known length is h11's too; a chunked one is taken apart here, and h11 hears of its end.
+
+Invariant: what is fed waits in ``_inbox`` until its turn; h11 never holds more than it was asked
+for, so nothing of a later request is ever in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+
+import h11
+
+from orchd.http1 import intake
+from orchd.http1.chunks import ChunkReader
+from orchd.http1.limits import Limits
+from orchd.http1.messages import Head
+
+_EMPTY_LINES = 8
+"""How many may stand before a request line (RFC 9112, section 2.2 asks for one)."""
+
+
+class Signal(Enum):
+    """What is no part of a request."""
+
+    END = auto()
+    """The request is whole."""
+    NEED_DATA = auto()
+    NEXT_TURN = auto()
+    """There is more, but this much is enough for one turn of the loop."""
+    CLOSED = auto()
+    """The client has closed its half between two requests."""
+
+
+Event = h11.Request | bytes | Signal
+"""A head, a part of its body, or a signal."""
+
+
+class Parser:
+    """Reads one client's requests, one by one: ``start_next`` after each."""
+
+    __slots__ = (
+        "_chunks",
+        "_h11",
+        "_has_eof",
+        "_inbox",
+        "_limits",
+        "_lines",
+        "_read",
+        "_rest_bytes",
+        "_scanned",
+        "_spent_bytes",
+        "needs_data",
+    )
+
+    def __init__(self, connection: h11.Connection, limits: Limits) -> None:
+        self._h11 = connection
+        self._limits = limits
+        self._inbox = bytearray()
+        self._has_eof = False
+        self._spent_bytes = 0
+        self.needs_data = True
+        """True where nothing can be done before more comes."""
+        self.start_next()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What came and has not had its turn."""
+        return len(self._inbox)
+
+    def feed(self, data: bytes) -> None:
+        self._inbox += data
+        self.needs_data = False
+
+    def feed_eof(self) -> None:
+        self._has_eof = True
+        self.needs_data = False
+
+    def start_next(self) -> None:
+        """The request before has been answered; a further one may come."""
+        self._read: Callable[[], Event] = self._read_head
+        self._scanned = 0
+        self._lines = 0
+
+    def start_turn(self) -> None:
+        """Another turn of the loop has begun."""
+        self._spent_bytes = 0
+
+    def drop(self) -> None:
+        """Nothing more will be read."""
+        self._inbox = bytearray()
+
+    def next_event(self) -> Event:
+        """What comes next. Raises ClientError where it breaks HTTP or a limit."""
+        # The end of what is read already costs no turn: nobody would know that it is on its way.
+        if self._spent_bytes >= self._limits.slice_bytes and self._inbox:
+            return Signal.NEXT_TURN
+        event = self._read()
+        self.needs_data = event is Signal.NEED_DATA
+        return event
+
+    def _need_data(self) -> Signal:
+        if self._has_eof:
+            raise intake.malformed("the connection was closed in the middle of a request")
+        return Signal.NEED_DATA
+
+    # -- a head ------------------------------------------------------------------------------
+
+    def _read_head(self) -> Event:
+        inbox = self._inbox
+        self._skip_empty_lines()
+        if not inbox:
+            return Signal.CLOSED if self._has_eof else Signal.NEED_DATA
+        end = inbox.find(b"\r\n\r\n", max(0, self._scanned - 3))
+        if end < 0:
+            intake.check_part(inbox, self._scanned, self._limits)
+            self._scanned = len(inbox)
+            return self._need_data()
+        raw = bytes(inbox[: end + 4])
+        del inbox[: len(raw)]
+        self._spent_bytes += len(raw)
+        intake.check_raw_head(raw, self._limits)
+        event = self._ask_h11(raw)
+        assert isinstance(event, h11.Request), f"h11 made {event!r} of a whole head"
+        return event
+
+    def _skip_empty_lines(self) -> None:
+        while self._inbox.startswith(b"\r\n"):
+            self._lines += 1
+            if self._lines > _EMPTY_LINES:
+                raise intake.malformed("no request line received")
+            del self._inbox[:2]
+
+    def _ask_h11(self, data: bytes) -> object:
+        try:
+            self._h11.receive_data(data)
+            return self._h11.next_event()
+        except h11.RemoteProtocolError as error:
+            raise intake.explain(error, data) from error
+
+    # -- a body ------------------------------------------------------------------------------
+
+    def expect_body(self, head: Head) -> None:
+        """The head was let in: read what it announces, be it nothing."""
+        if head.values(b"transfer-encoding"):
+            self._chunks = ChunkReader(self._limits)
+            self._read = self._read_chunks
+        else:
+            self._rest_bytes = intake.announced_bytes(head)
+            self._read = self._read_length
+
+    def _read_length(self) -> Event:
+        if not self._rest_bytes:
+            return self._end(b"")
+        part = bytes(self._inbox[: self._rest_bytes])
+        if not part:
+            return self._need_data()
+        del self._inbox[: len(part)]
+        self._rest_bytes -= len(part)
+        self._spent_bytes += len(part)
+        self._ask_h11(part)
+        return part
+
+    def _read_chunks(self) -> Event:
+        before_bytes = len(self._inbox)
+        part, is_whole = self._chunks.read(self._inbox, self._limits.slice_bytes)
+        spent_bytes = before_bytes - len(self._inbox)
+        self._spent_bytes += spent_bytes
+        if is_whole:
+            self._read = self._read_last_chunk
+        # Where nothing was taken off, there is no whole line.
+        return part if spent_bytes else self._need_data()
+
+    def _read_last_chunk(self) -> Event:
+        return self._end(b"0\r\n\r\n")
+
+    def _end(self, framing: bytes) -> Signal:
+        event = self._ask_h11(framing) if framing else self._h11.next_event()
+        assert isinstance(event, h11.EndOfMessage), f"h11 made {event!r} of a body's end"
+        return Signal.END

@@ -8,6 +8,7 @@ is said by the environment (``Faults``) or, for one request, by words in its pro
 - ``[crash N]``: dies by SIGKILL after N tokens
 - ``[exit N]``: exits with code 1 after N tokens, saying an error
 - ``[hang N]``: says no more after N tokens
+- ``[gate N]``: before each token but the first, waits for a byte in the FIFO named N
 - ``[refuse]``: 400, as for a prompt beyond the context
 
 Invariant: at most ``--parallel`` generations run at once; others wait, as with the real one.
@@ -57,6 +58,8 @@ class Faults:
     """Start a process that ignores SIGTERM and holds the log open."""
     flood_bytes: int = 0
     """Say so much, as fast as it can, once it is ready."""
+    gates: str = ""
+    """The folder with the FIFOs of ``[gate N]``."""
 
 
 def read_faults(environ: dict[str, str]) -> Faults:
@@ -141,7 +144,8 @@ class Handler(BaseHTTPRequestHandler):
         wanted = int(wishes.number("tokens", DEFAULT_TOKENS))
         bound = body.get("max_tokens" if is_chat else "n_predict", wanted)
         with self.server.slots:
-            self._stream(generate(wishes, min(wanted, bound)), is_chat, bound <= wanted)
+            tokens = generate(wishes, min(wanted, bound), Path(self.server.faults.gates))
+            self._stream(tokens, is_chat, bound <= wanted)
 
     def _stream(self, tokens: Iterator[str], is_chat: bool, is_cut: bool) -> None:
         self.send_response(200)
@@ -204,7 +208,7 @@ class Wishes:
         return float(self._found.get(name) or default)
 
 
-def generate(wishes: Wishes, count: int) -> Iterator[str]:
+def generate(wishes: Wishes, count: int, gates: Path) -> Iterator[str]:
     """The tokens, and on the way whatever fault is wished for."""
     every_s = wishes.number("every", 0)
     for n in range(count + 1):
@@ -215,6 +219,9 @@ def generate(wishes: Wishes, count: int) -> Iterator[str]:
             os._exit(1)
         if wishes.has("hang") and n == wishes.number("hang", 0):
             threading.Event().wait()
+        if n and wishes.has("gate"):
+            with (gates / f"{wishes.number('gate', 0):g}").open("rb", buffering=0) as gate:
+                gate.read(1)
         if n < count:
             yield f"t{n} "
             time.sleep(every_s)

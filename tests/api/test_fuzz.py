@@ -117,7 +117,8 @@ others = st.lists(
     | st.tuples(tokens.map(lambda name: f"X-{name}"), values),
     max_size=4,
 ).map(tuple)
-asked = st.builds(
+AUTHORIZED = (("Authorization", f"Bearer {TOKEN}"),)
+any_request = st.builds(
     Asked,
     method=st.sampled_from(["GET", "GET", "HEAD", "POST", "POST", "PUT", "OPTIONS", "get"])
     | tokens,
@@ -130,10 +131,19 @@ submissions = st.builds(
     Asked,
     method=st.just("POST"),
     target=st.just("/v1/tasks"),
-    fields=st.just((("Authorization", f"Bearer {TOKEN}"),)),
-    body=bodies,
+    fields=st.just(AUTHORIZED),
+    body=bodies | good_tasks.map(dump),
     chunk_bytes=st.sampled_from([0, 1000]),
 )
+replays = st.builds(
+    Asked,
+    method=st.sampled_from(["GET", "HEAD"]),
+    target=st.just(f"/v1/tasks/{TASK_ID}/stream"),
+    fields=others.map(lambda fields: AUTHORIZED + fields),
+    body=st.just(b""),
+    chunk_bytes=st.just(0),
+)
+asked = any_request | submissions | replays
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +239,7 @@ def test_a_body_of_any_kind_is_taken_or_refused(edge: Edge, asked: Asked) -> Non
 def test_a_good_body_is_always_taken(
     edge: Edge, task: dict[str, object], is_ascii: bool, chunk_bytes: int
 ) -> None:
-    authorization = (("Authorization", f"Bearer {TOKEN}"),)
-    asked = Asked("POST", "/v1/tasks", authorization, dump(task, is_ascii), chunk_bytes)
+    asked = Asked("POST", "/v1/tasks", AUTHORIZED, dump(task, is_ascii), chunk_bytes)
     answered = read_answer(edge.send([asked.encode()]), asked.method)
     assert answered.status == 202, answered
     request = edge.service.submitted[-1]

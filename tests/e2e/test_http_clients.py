@@ -4,11 +4,12 @@ its next token when the test says so."""
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from tests.e2e.clients.client import Answer, Event, HttpClient
+from tests.e2e.clients.client import TIMEOUT_S, Answer, Event, HttpClient
 from tests.e2e.clients.curl import Curl
 from tests.e2e.clients.node import NodeClient
 from tests.e2e.clients.python import HttpxClient, StandardClient, StreamsClient
@@ -33,6 +34,22 @@ def client(request: pytest.FixtureRequest, fake_daemon: RunningDaemon) -> Iterat
         yield client
     finally:
         client.close()
+
+
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    """The comments of a silent stream keep a client from ever giving up by itself."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError("nothing came for too long")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, TIMEOUT_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def submit(client: HttpClient, prompt: str) -> str:

@@ -64,16 +64,19 @@ def install_program() -> Path:
 
 def _install_packages(npm: list[str], folder: Path) -> None:
     options = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
-    done = subprocess.run(
-        [*npm, "ci", *options],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=INSTALL_TIMEOUT_S,
-    )
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:]
-        pytest.skip(f"npm cannot fetch eventsource-parser: {''.join(last)[:200]}")
+    try:
+        done = subprocess.run(
+            [*npm, "ci", *options, "--fetch-retries", "1"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_TIMEOUT_S,
+        )
+        reason = "".join(done.stderr.strip().splitlines()[-1:])[:200] if done.returncode else ""
+    except subprocess.TimeoutExpired:
+        reason = f"it takes more than {INSTALL_TIMEOUT_S:g} s"
+    if reason:
+        pytest.skip(f"npm cannot fetch eventsource-parser: {reason}")
 
 
 class NodeClient:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 import pytest
@@ -16,19 +18,44 @@ Drive = Callable[[Coroutine[Any, Any, T]], T]
 SCENARIO_TIMEOUT_S = 60.0
 
 # The same examples in every run, and no time limit for one: a red run has its cause in the code.
-# New examples: --hypothesis-profile=explore.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
-settings.register_profile("explore", deadline=None)
+settings.register_profile("fuzz", deadline=None, print_blob=True)
 settings.load_profile("repeatable")
+
+ROUNDS = pytest.StashKey[Counter[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--histories",
-        type=int,
-        default=250,
-        help="how many histories of a pool to live through, 50 steps each",
-    )
+    about = "give each property test new examples for N seconds, instead of the same few"
+    parser.addoption("--fuzz-seconds", type=float, default=0.0, metavar="N", help=about)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[ROUNDS] = Counter()
+    if config.getoption("--fuzz-seconds"):
+        settings.load_profile("fuzz")
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Repeats a property test for as long as was asked; each round has a seed of its own."""
+    until_s = time.monotonic() + item.config.getoption("--fuzz-seconds")
+    yield
+    if not getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        return
+    rounds = item.config.stash[ROUNDS]
+    rounds[item.nodeid] += 1
+    while time.monotonic() < until_s:
+        item.runtest()
+        rounds[item.nodeid] += 1
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if config.getoption("--fuzz-seconds"):
+        for test, rounds in config.stash[ROUNDS].items():
+            terminalreporter.write_line(f"{test}: {rounds} rounds")
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""The real engine and the real model, on both executables that the adapter knows."""
+"""Daemons on the real engine and model, on both executables that the adapter knows, and one on the
+fake engine."""
 
 from __future__ import annotations
 
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import Daemon, running_daemon
+from tests.fakes.daemon import RunningDaemon, run_daemon, write_config
+from tests.fakes.gate import Gate, gate_in
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -50,3 +53,26 @@ def own_daemon(tmp_path: Path, demo_model: Path, engine_path: str) -> Iterator[D
     """A daemon for a test that breaks it."""
     with running_daemon(tmp_path, demo_model, engine_path) as daemon:
         yield daemon
+
+
+@pytest.fixture(scope="module")
+def gates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the gates of ``fake_daemon``."""
+    return tmp_path_factory.mktemp("gates")
+
+
+@pytest.fixture(scope="module")
+def fake_daemon(tmp_path_factory: pytest.TempPathFactory, gates: Path) -> Iterator[RunningDaemon]:
+    """A real daemon on the fake engine, with a slot for every task that a test may have."""
+    config = write_config(tmp_path_factory.mktemp("fake-daemon"), slots=64, gates=gates)
+    with run_daemon(config) as daemon:
+        daemon.hear("became ready")
+        yield daemon
+        assert "Traceback" not in daemon.log
+
+
+@pytest.fixture
+def gate(gates: Path) -> Iterator[Gate]:
+    """Where the fake engine waits for the test."""
+    with gate_in(gates) as gate:
+        yield gate

@@ -82,7 +82,7 @@ def test_a_crowd_is_served_in_order(tmp_path: Path) -> None:
     config = fake.write_config(
         tmp_path,
         pool="[pools.queue]\ninteractive = 60\nbatch = 70",
-        gate=gate,
+        held_until=gate,
         journal=journal,
     )
     config.write_text(config.read_text().replace("slots = 1", f"slots = {SLOTS}"))
@@ -107,7 +107,7 @@ def test_a_crowd_is_served_in_order(tmp_path: Path) -> None:
 
 
 def describe(visitor: Visitor) -> dict[str, Any]:
-    return {"prompt": f"visitor {visitor.number} [tokens {visitor.max_tokens}] [gated]"}
+    return {"prompt": f"visitor {visitor.number} [tokens {visitor.max_tokens}] [held]"}
 
 
 def check_order(visitors: list[Visitor], lines: list[str]) -> None:

@@ -26,6 +26,7 @@ def write_config(
     server: str = "",
     pool: str = "",
     listen: str = "127.0.0.1:0",
+    slots: int = 1,
     **faults: object,
 ) -> Path:
     """A configuration of one pool on the fake engine; further keys as TOML lines."""
@@ -41,7 +42,7 @@ engine = "llamacpp"
 model = "{write_model(folder)}"
 binary = "{install_engine(folder)}"
 devices = ["cpu"]
-slots = 1
+slots = {slots}
 env = {{ {env} }}
 {pool}
 """)

@@ -43,6 +43,10 @@ class Call:
         """Raw bytes."""
         self._writer.write(data)
 
+    async def drain(self) -> None:
+        """Wait while orchd takes less than was said."""
+        await self._writer.drain()
+
     def accept(self) -> None:
         """The head of a stream, which comes before the prompt is read."""
         self.send(

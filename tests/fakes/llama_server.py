@@ -9,6 +9,8 @@ is said by the environment (``Faults``) or, for one request, by words in its pro
 - ``[exit N]``: exits with code 1 after N tokens, saying an error
 - ``[hang N]``: says no more after N tokens, until the client leaves
 - ``[deaf N]``: says no more after N tokens, and works on when the client has left
+- ``[held]``: makes no token before the file of ``held_until`` is there
+- ``[gate N]``: before each token but the first, waits for a byte in the FIFO named N
 - ``[refuse]``: 400, as for a prompt beyond the context
 
 Invariant: at most ``--parallel`` generations run at once; others wait, as with the real one.
@@ -57,12 +59,14 @@ class Faults:
     ignore_sigterm: int = 0
     grandchild: int = 0
     """Start a process that ignores SIGTERM and holds the log open."""
-    gate: str = ""
-    """A path: no token is made for a prompt with ``[gated]`` before a file is there."""
+    held_until: str = ""
+    """A path: no token is made for a prompt with ``[held]`` before a file is there."""
     journal: str = ""
     """A path: a line for each generation that begins, and for each that ends well."""
     flood_bytes: int = 0
     """Say so much, as fast as it can, once it is ready."""
+    gates: str = ""
+    """The folder with the FIFOs of ``[gate N]``."""
     vram_folder: str = ""
     """The fake NVML's, to take memory of the card that CUDA_VISIBLE_DEVICES names."""
     vram_mib: int = 0
@@ -164,9 +168,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.busy.add(wishes)
             self._note(f"begin {prompt}")
             try:
-                tokens = generate(
-                    wishes, min(wanted, bound), self._is_wanted, self.server.faults.gate
-                )
+                tokens = generate(wishes, min(wanted, bound), self._is_wanted, self.server.faults)
                 if self._stream(tokens, is_chat, bound <= wanted):
                     self._note(f"end {prompt} {min(wanted, bound)}")
             finally:
@@ -250,10 +252,12 @@ class Wishes:
         return float(self._found.get(name) or default)
 
 
-def generate(wishes: Wishes, count: int, is_wanted: Callable[[], bool], gate: str) -> Iterator[str]:
+def generate(
+    wishes: Wishes, count: int, is_wanted: Callable[[], bool], faults: Faults
+) -> Iterator[str]:
     """The tokens, and on the way whatever fault is wished for."""
     every_s = wishes.number("every", 0)
-    while wishes.has("gated") and not Path(gate).exists():
+    while wishes.has("held") and not Path(faults.held_until).exists():
         if not is_wanted():
             raise ConnectionResetError
     for n in range(count + 1):
@@ -268,6 +272,11 @@ def generate(wishes: Wishes, count: int, is_wanted: Callable[[], bool], gate: st
             raise ConnectionResetError
         if wishes.has("deaf") and n == wishes.number("deaf", 0):
             threading.Event().wait()
+        if n and wishes.has("gate"):
+            with (Path(faults.gates) / f"{wishes.number('gate', 0):g}").open(
+                "rb", buffering=0
+            ) as gate:
+                gate.read(1)
         if n < count:
             yield f"t{n} "
             time.sleep(every_s)

@@ -1,14 +1,13 @@
 """Any history of one pool: order, bounds, one story a task, one owner a slot.
 
 What reliability.md promises of the pure core, invariants 1 to 3, checked after every step against a
-model as plain as can be. ``--histories N`` runs that many of them.
+model as plain as can be.
 """
 
 from __future__ import annotations
 
 import re
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -16,7 +15,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from orchd.engines.adapter import Done, Generation, Refused
@@ -325,9 +323,5 @@ class Histories(RuleBasedStateMachine):
             assert len(waiting) - back <= BOUNDS[priority]
 
 
-def test_histories(request: pytest.FixtureRequest) -> None:
-    count = request.config.getoption("--histories")
-    run_state_machine_as_test(
-        Histories,
-        settings=settings(max_examples=count, stateful_step_count=STEPS, deadline=None),
-    )
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=250, stateful_step_count=STEPS, deadline=None)

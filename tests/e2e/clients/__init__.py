@@ -1,0 +1,1 @@
+"""Foreign HTTP clients, each made to do the same things, so that one test can put all to work."""

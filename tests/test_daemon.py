@@ -76,9 +76,18 @@ def test_without_a_home_footprints_are_not_kept(tmp_path: Path) -> None:
         make_ready(daemon)
 
 
-def test_a_taken_port_is_one_clear_line(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        address = f"127.0.0.1:{other.getsockname()[1]}"
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "[::1]")]
+)
+def test_a_taken_port_is_one_clear_line(
+    tmp_path: Path, family: socket.AddressFamily, host: str
+) -> None:
+    try:
+        other = socket.create_server((host.strip("[]"), 0), family=family)
+    except OSError as error:
+        pytest.skip(f"this machine has no {host}: {error}")
+    with other:
+        address = f"{host}:{other.getsockname()[1]}"
         done = run_to_its_end(write_config(tmp_path, listen=address), ORCHD_LOG="info")
     expected = f"orchd: cannot listen on {address}: another program already listens there\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)

@@ -110,7 +110,11 @@ def read_head(event: h11.Request) -> Head:
 
 
 def check_head(head: Head, event: h11.Request) -> None:
-    """Raises ClientError where the head breaks a rule, whatever it asks for."""
+    """Raises ClientError where the head breaks a rule, whatever it asks for.
+
+    An expectation that nobody knows is no such rule: 417 may be answered, and need not be (RFC
+    9110, section 10.1.1).
+    """
     version = event.http_version
     if not _VERSION.fullmatch(version):
         spoken = f"HTTP/{version.decode('ascii')} is not spoken here, 1.1 is"

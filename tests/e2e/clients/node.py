@@ -72,7 +72,7 @@ def _install_packages(npm: list[str], folder: Path) -> None:
             text=True,
             timeout=INSTALL_TIMEOUT_S,
         )
-        reason = "".join(done.stderr.strip().splitlines()[-1:])[:200] if done.returncode else ""
+        reason = "; ".join(done.stderr.splitlines()[:2]) if done.returncode else ""
     except subprocess.TimeoutExpired:
         reason = f"it takes more than {INSTALL_TIMEOUT_S:g} s"
     if reason:

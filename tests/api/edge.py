@@ -44,7 +44,9 @@ class Edge:
         self._faults: list[Any] = []
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self._server = HttpServer(Door(build_context(self.service, FakeReplica()), TOKEN))
-        self._listen = self._runner.run(self._server.start(Listen("127.0.0.1", 0)))
+        listen = self._runner.run(self._server.start(Listen("127.0.0.1", 0)))
+        assert isinstance(listen, Listen)
+        self._listen = listen
         self._runner.get_loop().set_exception_handler(lambda _, fault: self._faults.append(fault))
 
     def send(self, pieces: Sequence[bytes]) -> bytes:

@@ -173,6 +173,10 @@ def read_answer(data: bytes, method: str) -> Answered:
 
 def expected_statuses(asked: Asked) -> set[int]:
     """What the contract lets this be answered with."""
+    if re.search("%(?![0-9A-Fa-f]{2})", asked.target):
+        return {400}
+    if asked.target.partition("?")[0] == "*" and asked.method != "OPTIONS":
+        return {400}
     authorization = asked.values("authorization")
     if len(authorization) != 1 or not re.fullmatch(f"(?i:bearer) +{TOKEN}", authorization[0]):
         return {401}
@@ -182,7 +186,9 @@ def expected_statuses(asked: Asked) -> set[int]:
         case ["", "health"]:
             methods, good = PATHS["/health"], {200}
         case ["", "v1", "tasks"]:
-            methods, good = PATHS["/v1/tasks"], {202, 400}
+            types = asked.values("content-type")
+            is_json = types in ([], ["application/json"])
+            methods, good = PATHS["/v1/tasks"], {202, 400} if is_json else {415}
         case ["", "v1", "tasks", task_id, "stream"]:
             ids = asked.values("last-event-id")
             good = {200 if not ids or ids in (["0"], ["1"], ["2"]) else 400}

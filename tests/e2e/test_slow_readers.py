@@ -24,7 +24,7 @@ from orchd.http1.limits import Limits
 from orchd.http1.messages import Accepted, Head, Reply, Request, Response, Source, StreamedResponse
 from orchd.http1.server import HttpServer
 from orchd.serving.pool_choice import TaskRequest
-from orchd.serving.service import Service
+from orchd.serving.service import Runner, Service
 from orchd.serving.task import Admitted
 from tests.conftest import Drive
 from tests.fakes.engine import Call, FakeEngine
@@ -181,10 +181,13 @@ def test_slow_readers_cost_nobody_anything_and_miss_nothing(drive: Drive[Any]) -
         async with FakeEngine(tell) as engine:
             pool = make_pool(slots=STREAMS, ctx=TOKENS)
             config = Config(pools=(pool,), tasks=TasksConfig())
-            service = Service(config, ADAPTERS, wire.encode_event, lambda pool_id: "")
-            door = _WatchedDoor(Door(Context(service, (pool,), lambda pool_id: ()), TOKEN))
+            runner = Runner(lambda pool_id: "", lambda replica_id: 0, lambda *report: None)
+            service = Service(config, ADAPTERS, wire.encode_event, runner)
+            context = Context(service, (pool,), lambda pool_id: (), lambda: (), lambda: None)
+            door = _WatchedDoor(Door(context, TOKEN))
             server = _WatchedServer(door)
             listen = await server.start(Listen("127.0.0.1", 0))
+            assert isinstance(listen, Listen)
             try:
                 service.open_slots("chat", engine.endpoint, STREAMS)
                 await attend(service, server, door, listen)

@@ -191,7 +191,9 @@ def _has_too_many_values(body: bytes) -> bool:
         return False
     # Those in strings do not count: a prompt may be a document itself. A value and its key have
     # four quotes at most; where there are more, cutting at them would take as long as reading.
-    bare = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    bare = body
+    if rb"\"" in body:
+        bare = body.replace(rb"\\", b"").replace(rb"\"", b"")
     if bare.count(b'"') > 4 * MAX_COMMAS:
         return True
     return _count_commas(b"".join(bare.split(b'"')[::2])) > MAX_COMMAS

@@ -42,6 +42,7 @@ class ChunkReader:
         "_scanned",
         "_size_bytes",
         "_trailers",
+        "is_whole",
     )
 
     def __init__(self, limits: Limits) -> None:
@@ -52,21 +53,25 @@ class ChunkReader:
         self._aside_bytes = 0
         self._trailers = 0
         self._scanned = 0
+        self.is_whole = False
+        """True once the end of the last chunk's trailers has been read."""
 
-    def read(self, inbox: bytearray, most_bytes: int) -> tuple[bytes, bool]:
-        """Take up to about so much off the front of ``inbox``: the body in it, and if it is whole.
+    def read(self, inbox: bytearray, most_bytes: int) -> tuple[bytes, int]:
+        """Take about so much off the front of ``inbox``: the body in it, and what it cost.
 
-        Raises ClientError where it is malformed or exceeds a limit.
+        The cost is its bytes, and for each line ``line_cost_bytes`` at least: a body of one-byte
+        chunks is nearly all lines. Raises ClientError where it is malformed or exceeds a limit.
         """
         body = bytearray()
-        end_bytes = len(inbox) - most_bytes
-        while inbox and len(inbox) > end_bytes:
+        cost_bytes = 0
+        while inbox and cost_bytes < most_bytes and not self.is_whole:
             if self._part is _Part.DATA:
-                self._take_data(inbox, body)
+                cost_bytes += self._take_data(inbox, body)
                 continue
             line = self._take_line(inbox)
             if line is None:
                 break
+            cost_bytes += max(len(line), self._limits.line_cost_bytes)
             match self._part:
                 case _Part.HEADER:
                     self._read_header(line)
@@ -75,16 +80,17 @@ class ChunkReader:
                 case _Part.TRAILER if line:
                     self._read_trailer(line)
                 case _Part.TRAILER:
-                    return bytes(body), True
-        return bytes(body), False
+                    self.is_whole = True
+        return bytes(body), cost_bytes
 
-    def _take_data(self, inbox: bytearray, body: bytearray) -> None:
+    def _take_data(self, inbox: bytearray, body: bytearray) -> int:
         part = inbox[: self._rest_bytes]
         del inbox[: len(part)]
         body += part
         self._rest_bytes -= len(part)
         if not self._rest_bytes:
             self._part = _Part.DATA_END
+        return len(part)
 
     def _take_line(self, inbox: bytearray) -> bytes | None:
         """The next line without its end; None where it has not come whole."""

@@ -122,7 +122,7 @@ class Parser:
             return self._need_data()
         raw = bytes(inbox[: end + 4])
         del inbox[: len(raw)]
-        self._spent_bytes += len(raw)
+        self._spent_bytes += max(len(raw), self._limits.head_cost_bytes)
         intake.check_raw_head(raw, self._limits)
         event = self._ask_h11(raw)
         assert isinstance(event, h11.Request), f"h11 made {event!r} of a whole head"
@@ -167,13 +167,12 @@ class Parser:
 
     def _read_chunks(self) -> Event:
         before_bytes = len(self._inbox)
-        part, is_whole = self._chunks.read(self._inbox, self._limits.slice_bytes)
-        spent_bytes = before_bytes - len(self._inbox)
-        self._spent_bytes += spent_bytes
-        if is_whole:
+        part, cost_bytes = self._chunks.read(self._inbox, self._limits.slice_bytes)
+        self._spent_bytes += cost_bytes
+        if self._chunks.is_whole:
             self._read = self._read_last_chunk
         # Where nothing was taken off, there is no whole line.
-        return part if spent_bytes else self._need_data()
+        return part if len(self._inbox) < before_bytes else self._need_data()
 
     def _read_last_chunk(self) -> Event:
         return self._end(b"0\r\n\r\n")

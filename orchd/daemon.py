@@ -21,6 +21,7 @@ from orchd.api.context import Context
 from orchd.api.door import Door
 from orchd.config.model import Config
 from orchd.config.token import Token
+from orchd.descriptors import ensure_descriptors
 from orchd.engines.registry import ADAPTERS
 from orchd.errors import ConfigurationError, Fault
 from orchd.http1.limits import limits_from
@@ -46,6 +47,7 @@ def serve(config: Config, token: Token) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         stop, hurry = _catch_signals(runner.get_loop())
         learned = Learned(footprints_file(os.environ))
+        ensure_descriptors(config)
         try:
             runner.run(_run(config, token, learned, stop, hurry))
         finally:

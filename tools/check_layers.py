@@ -95,9 +95,10 @@ ROOMS: dict[str, Room] = {
         imports_pure_of=("engines",),
         third_party=("orjson",),
     ),
+    "descriptors": Room(shells=("descriptors",), imports=("config",)),
     "daemon": Room(
         shells=("daemon",),
-        imports=("api", "http1", "serving", "runner", "engines", "errors", "config"),
+        imports=("descriptors", "api", "http1", "serving", "runner", "engines", "errors", "config"),
         third_party=("uvloop",),
     ),
     # The other composition root: it says what the daemon would do.

@@ -128,6 +128,9 @@ class Resources:
             return True
         if await self._turns.take(holding):
             snapshot = await self._monitor.fresh()
+            # What exits while the driver is asked may be in its answer still.
+            while await self._returns.settle_one((holding.device,)):
+                snapshot = await self._monitor.fresh()
             machine = self._machine(snapshot, without=holding)
             if isinstance(decide_placement((holding.device,), needs, machine), NoFit):
                 return False

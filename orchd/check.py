@@ -1,8 +1,9 @@
 """``orchd check``: what the daemon would do with a configuration, told before anything starts.
 
 A composition root of its own beside ``daemon``: it reads the devices and the models once, places
-every replica of every pool one after another with the daemon's own decisions, and starts nothing.
-What other programs hold now counts as theirs, a running daemon's engines too.
+every replica of every pool in the configuration's order with the daemon's own decisions, and starts
+nothing. What other programs hold now counts as theirs, a running daemon's engines too. The daemon
+decides as the model files are read, so where room is short another of the pools may come first.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ class LlamaCpp:
         if status in (404, 501):  # args = ["--no-slots"]
             return 0
         match _parse(body):
-            case list(slots) if status == 200:
+            case list(slots) if status == 200 and all(isinstance(slot, dict) for slot in slots):
                 return sum(1 for slot in slots if slot.get("is_processing"))
             case _:
                 raise EngineError(f"answered HTTP {status} when asked for its slots")

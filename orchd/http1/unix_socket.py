@@ -52,8 +52,9 @@ def open_unix_socket(path: Path, backlog: int) -> UnixSocket:
             _remove_stale(path)
             listener.bind(bytes(path))
         listener.listen(backlog)
+        unix_socket = UnixSocket(path, listener, _identify(path))
         undo.pop_all()
-        return UnixSocket(path, listener, _identify(path))
+        return unix_socket
 
 
 @contextlib.contextmanager

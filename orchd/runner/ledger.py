@@ -121,8 +121,8 @@ def wanted_rise_bytes(holding: Holding) -> int:
     return min(holding.size_bytes // 2, least_bytes)
 
 
-def plan_return(holding: Holding, gpu: Gpu, loading: Holding | None) -> int:
-    """The use of the device at which the memory of a replica that is gone counts as back.
+def note_exit(holding: Holding, gpu: Gpu, loading: Holding | None) -> int:
+    """A replica is gone: the use of its device at which its memory counts as back.
 
     ``gpu`` is what was last seen of it, ``loading`` who is being loaded there meanwhile: what that
     one needs may come on top, and its own baseline sinks by what is given back.

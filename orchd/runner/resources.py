@@ -21,7 +21,7 @@ from orchd.runner.allowed import CPU, allow
 from orchd.runner.devices import DeviceMonitor
 from orchd.runner.footprint import Footprint, format_gib
 from orchd.runner.host_memory import read_anonymous_bytes, read_host_memory
-from orchd.runner.ledger import Holding, Ledger, Rise, measure_rise, plan_return, wanted_rise_bytes
+from orchd.runner.ledger import Holding, Ledger, Rise, measure_rise, note_exit, wanted_rise_bytes
 from orchd.runner.placement import Machine, Needs, NoFit, ReplicaPlan, Reservation, decide_placement
 from orchd.runner.ports import PortPool
 from orchd.runner.reckoner import Reckoner
@@ -128,6 +128,9 @@ class Resources:
             return True
         if await self._turns.take(holding):
             snapshot = await self._monitor.fresh()
+            # What exits while the driver is asked may be in its answer still.
+            while await self._returns.settle_one((holding.device,)):
+                snapshot = await self._monitor.fresh()
             machine = self._machine(snapshot, without=holding)
             if isinstance(decide_placement((holding.device,), needs, machine), NoFit):
                 return False
@@ -179,8 +182,7 @@ class Resources:
             *(lease.holding.replica_id, lease.device),
             *(format_gib(rise.size_bytes), format_gib(lease.holding.size_bytes)),
         )
-        # A rise that others may have had a part in is learned only while it is plausible.
-        if rise.is_told or _is_plausible(rise, lease.holding):
+        if _is_its_own(rise, lease.holding):
             self._reckoner.learn(lease.footprint, rise.size_bytes)
 
     async def _see_rise(self, holding: Holding, patience_s: float) -> Rise:
@@ -210,7 +212,7 @@ class Resources:
             self._let_go(holding)
             return
         loading = self._ledger.loading_on(holding.device)
-        target = plan_return(holding, gpu, None if loading is holding else loading)
+        target = note_exit(holding, gpu, None if loading is holding else loading)
         self._returns.begin(holding, target)
         # Not before: the next one in turn is to wait for what is outstanding.
         self._turns.give_back(holding)
@@ -238,5 +240,9 @@ class Resources:
             self._room.wake(self._machine(snapshot))
 
 
-def _is_plausible(rise: Rise, holding: Holding) -> bool:
-    return rise.size_bytes <= holding.size_bytes + holding.size_bytes // 2
+def _is_its_own(rise: Rise, holding: Holding) -> bool:
+    """False where other programs seem to have had a part in it: later loads would reserve that too.
+
+    Whether a model can take so much at all is ``footprint``'s to judge, whenever it is recalled.
+    """
+    return rise.is_told or rise.size_bytes <= holding.size_bytes + holding.size_bytes // 2

@@ -4,7 +4,7 @@ What is serialised, and why: from the moment right before a spawn until the memo
 took is measured, the use of the device must rise by this load alone, or the measurement says
 nothing. So a load also waits until everything that exited before it is seen to have given its
 memory back. A stop waits for nothing: no turn is needed to end a process, and what it gives back
-during another's load is reckoned out of that load's baseline (``ledger.plan_return``). On the CPU
+during another's load is reckoned out of that load's baseline (``ledger.note_exit``). On the CPU
 nothing is measured, so there are no turns.
 
 Invariants: who waits for a turn holds no other, so nobody waits in a circle; a turn has one owner,

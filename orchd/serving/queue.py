@@ -16,7 +16,8 @@ from itertools import count, takewhile
 from orchd.serving.task import Priority, Task
 
 WAITING_BYTES = 128 * 1024 * 1024
-"""What the waiting requests of one priority may take together: a body can have 8 MiB."""
+"""What the waiting requests of one priority may take together: a body can have 8 MiB. Where
+[server] lets one be larger than all of it, it may wait alone."""
 
 
 class TaskQueue:
@@ -38,7 +39,8 @@ class TaskQueue:
 
     def has_room(self, priority: Priority, size_bytes: int = 0) -> bool:
         """True if a request of that size may wait."""
-        has_memory = self._waiting_bytes[priority] + size_bytes <= WAITING_BYTES
+        waiting_bytes = self._waiting_bytes[priority]
+        has_memory = not waiting_bytes or waiting_bytes + size_bytes <= WAITING_BYTES
         return self.depth(priority) < self._bounds[priority] and has_memory
 
     def describe_full(self, priority: Priority) -> str:

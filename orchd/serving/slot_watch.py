@@ -39,8 +39,11 @@ async def is_seen_free(
     try:
         async with asyncio.timeout(within_s):
             while not closed.done():
+                # Before and after: a task that starts or ends while the engine is asked may or may
+                # not be in its answer.
+                before = count_started()
                 busy = await _count_busy(adapter, endpoint, request)
-                if busy is not None and busy <= count_started():
+                if busy is not None and busy <= min(before, count_started()):
                     break
                 # Engines tell nobody when a slot comes free: asking again is the only way to know.
                 await asyncio.wait([closed], timeout=pause_s)

@@ -326,6 +326,25 @@ def test_an_answer_other_than_200(status: int, body: bytes, expected: Refused | 
             LlamaCpp().read_refusal(status, body)
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "busy"),
+    [
+        (200, b'[{"id":0,"is_processing":true},{"id":1,"is_processing":false},{"id":2}]', 1),
+        (200, b"[]", 0),
+        (404, b"", 0),
+        (501, b"{}", 0),
+    ],
+)
+def test_slots_at_work_are_counted(status: int, body: bytes, busy: int) -> None:
+    assert LlamaCpp().read_busy_slots(status, body) == busy
+
+
+@pytest.mark.parametrize(("status", "body"), [(500, b"[]"), (200, b"{}"), (200, b"[7]")])
+def test_what_is_no_list_of_slots_is_the_engines_fault(status: int, body: bytes) -> None:
+    with pytest.raises(EngineError, match=f"HTTP {status} when asked for its slots"):
+        LlamaCpp().read_busy_slots(status, body)
+
+
 # -- the command line ------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from orchd.runner.ledger import (
     Ledger,
     Rise,
     measure_rise,
-    plan_return,
+    note_exit,
     wanted_rise_bytes,
 )
 from orchd.runner.snapshot import Snapshot
@@ -94,19 +94,19 @@ def test_half_of_the_weights_proves_a_load_or_half_of_a_smaller_need() -> None:
 
 def test_a_load_that_failed_is_back_where_it_began() -> None:
     holding = loading(baseline_bytes=3 * GIB)
-    assert plan_return(holding, CARD, None) == 3 * GIB + SLACK_BYTES
+    assert note_exit(holding, CARD, None) == 3 * GIB + SLACK_BYTES
     assert holding.rise_bytes == 8 * GIB
 
 
 def test_one_that_served_gives_back_what_it_was_measured_at() -> None:
     holding = loading(rise_bytes=8 * GIB, is_loading=False)
-    assert plan_return(holding, CARD, None) == 3 * GIB + 8 * GIB // 10
+    assert note_exit(holding, CARD, None) == 3 * GIB + 8 * GIB // 10
     small = loading(rise_bytes=SLACK_BYTES, is_loading=False)
-    assert plan_return(small, CARD, None) == 11 * GIB
+    assert note_exit(small, CARD, None) == 11 * GIB
 
 
 def test_during_anothers_load_that_one_may_rise_and_its_baseline_sinks() -> None:
     holding = loading(rise_bytes=8 * GIB, is_loading=False)
     other = loading(size_gib=2, baseline_bytes=10 * GIB)
-    assert plan_return(holding, CARD, other) == 3 * GIB + 8 * GIB // 10 + 2 * GIB
+    assert note_exit(holding, CARD, other) == 3 * GIB + 8 * GIB // 10 + 2 * GIB
     assert other.baseline_bytes == 2 * GIB

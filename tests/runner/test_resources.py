@@ -371,6 +371,45 @@ def test_a_reservation_lives_until_its_memory_is_back_and_the_next_load_waits_fo
     drive(scenario())
 
 
+def test_what_exits_as_a_turn_comes_is_not_in_the_baseline_of_the_load(
+    drive: Drive[None], tmp_path: Path
+) -> None:
+    cards, is_held, let_go = Cards(), threading.Event(), threading.Event()
+    let_go.set()
+    pool = make_pool(model=write_model(tmp_path), vram_mib=2000, devices=("auto",))
+
+    def read() -> Reading:
+        reading = cards.read()
+        if not let_go.is_set():
+            is_held.set()
+            assert let_go.wait(30)
+        return reading
+
+    async def scenario() -> None:
+        async with opened(read) as resources:
+            ready = await place(resources, pool)
+            resources.note_process(ready, 77)
+            cards.used_gib[0] = 2
+            await resources.prove_memory(ready, pool)
+            loading = await place(resources, pool)
+            waiting = asyncio.create_task(resources.place(AUTO, pool))
+            await has_place(resources, 3)
+            let_go.clear()
+            resources.give_back(loading)
+            await until(is_held.is_set)
+            resources.give_back(ready)
+            cards.used_gib[0] = 0
+            let_go.set()
+            third = await place_of(waiting)
+            assert third.holding.baseline_bytes == 0
+            resources.give_back(third)
+
+    try:
+        drive(scenario())
+    finally:
+        let_go.set()
+
+
 def test_what_is_not_given_back_is_shown_with_its_device_and_the_daemon_goes_on(
     drive: Drive[None], pool: PoolConfig
 ) -> None:

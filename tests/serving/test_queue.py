@@ -79,6 +79,15 @@ def test_what_waits_may_take_so_much_memory_each_priority_its_own() -> None:
     assert queue.has_room(INTERACTIVE, WAITING_BYTES)
 
 
+def test_one_that_is_larger_than_all_that_may_wait_waits_alone() -> None:
+    queue = make_queue()
+    queue.push(make_task(size_bytes=WAITING_BYTES + 1))
+    assert not queue.has_room(INTERACTIVE, 1)
+    drain(queue)
+    queue.push(make_task(size_bytes=1))
+    assert not queue.has_room(INTERACTIVE, WAITING_BYTES + 1)
+
+
 def test_how_many_start_before_a_place_is_free() -> None:
     queue = make_queue()
     push(queue, INTERACTIVE, 3)

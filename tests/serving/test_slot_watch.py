@@ -200,3 +200,22 @@ def test_an_engine_that_will_not_tell_is_believed(drive: Drive[Any], status: int
             assert engine.slots_asked == 1
 
     drive(scenario())
+
+
+def test_a_task_that_starts_while_the_engine_is_asked_is_not_taken_for_the_one_cut_short(
+    drive: Drive[Any],
+) -> None:
+    async def scenario() -> None:
+        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        async with FakeEngine(hangs()) as engine:
+            engine.lingering = 1
+
+            def count_started() -> int:
+                if engine.slots_asked:
+                    engine.lingering = 2
+                return min(engine.slots_asked, 1)
+
+            adapter = ADAPTERS["llamacpp"]
+            assert not await is_seen_free(adapter, engine.endpoint, count_started, closed, SHORT_S)
+
+    drive(scenario())

@@ -136,6 +136,7 @@ def _try_gpu(index: int) -> tuple[Gpu | Unread, int | None]:
             free_bytes=int(memory.free),
             pci_bus_id=bus_id,
             utilization=_try(lambda: int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)),
+            compute_capability=_try(lambda: _read_capability(handle)),
             processes=_try(lambda: _read_processes(handle)) or (),
         )
     except pynvml.NVMLError as error:
@@ -155,6 +156,11 @@ def _try(ask: Callable[[], T]) -> T | None:
         if error.value == pynvml.NVML_ERROR_GPU_IS_LOST:
             raise
         return None
+
+
+def _read_capability(handle: object) -> str:
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return f"{major}.{minor}"
 
 
 def _read_processes(handle: object) -> tuple[GpuProcess, ...]:

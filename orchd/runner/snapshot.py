@@ -39,6 +39,7 @@ class Gpu:
     pci_bus_id: str | None = None
     utilization: int | None = None
     """Percent of the time; None where the driver does not tell."""
+    compute_capability: str | None = None
     processes: tuple[GpuProcess, ...] = ()
     """Empty also where the driver does not tell them."""
 

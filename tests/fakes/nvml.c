@@ -8,9 +8,10 @@
    For all (default): init (0), count_code (0), hang (0: while it is not, no call returns),
    delay_ms (0, for each call), epoch (0: after a change everything is stale_code until initialised
    afresh), stale_code (999).
-   For a card: uuid, name, pci, total_mib, used_mib, utilization, mig (-1: not capable), untold (0: per-process memory is N/A), process ("PID MIB"), and the codes that calls
+   For a card: uuid, name, pci, total_mib, used_mib, utilization, capability ("8.6"), mig (-1: not
+   capable), untold (0: per-process memory is N/A), process ("PID MIB"), and the codes that calls
    return: handle_code, pci_code, uuid_code, name_code, memory_code, utilization_code,
-   processes_code.
+   capability_code, processes_code.
 
    Layouts as in NVIDIA's nvml.h. */
 
@@ -42,11 +43,11 @@ typedef struct {
 
 typedef struct { unsigned pid; unsigned long long mib; } holder_t;
 typedef struct {
-    char uuid[96], name[96], pci[32];
+    char uuid[96], name[96], pci[32], capability[16];
     unsigned long long total_mib, used_mib;
     int utilization, mig, untold, holders;
     int handle_code, pci_code, uuid_code, name_code, memory_code, utilization_code;
-    int processes_code;
+    int capability_code, processes_code;
     holder_t holder[PROCESSES];
 } card_t;
 typedef struct {
@@ -68,13 +69,14 @@ static void read_card(card_t *card, const char *key, const char *value) {
         {"handle_code", &card->handle_code}, {"pci_code", &card->pci_code},
         {"uuid_code", &card->uuid_code}, {"name_code", &card->name_code},
         {"memory_code", &card->memory_code}, {"utilization_code", &card->utilization_code},
-        {"processes_code", &card->processes_code},
+        {"capability_code", &card->capability_code}, {"processes_code", &card->processes_code},
     };
     for (unsigned n = 0; n < sizeof numbers / sizeof *numbers; n++)
         if (!strcmp(key, numbers[n].key)) *numbers[n].number = atoi(value);
     if (!strcmp(key, "uuid")) snprintf(card->uuid, sizeof card->uuid, "%s", value);
     if (!strcmp(key, "name")) snprintf(card->name, sizeof card->name, "%s", value);
     if (!strcmp(key, "pci")) snprintf(card->pci, sizeof card->pci, "%s", value);
+    if (!strcmp(key, "capability")) snprintf(card->capability, sizeof card->capability, "%s", value);
     if (!strcmp(key, "total_mib")) card->total_mib = strtoull(value, 0, 10);
     if (!strcmp(key, "used_mib")) card->used_mib = strtoull(value, 0, 10);
     if (!strcmp(key, "process") && card->holders < PROCESSES) {
@@ -242,6 +244,9 @@ CARD_CALL(nvmlDeviceGetMemoryInfo, memory_code, (void *handle, memory_t *memory)
           memory->free = memory->total - memory->used)
 CARD_CALL(nvmlDeviceGetUtilizationRates, utilization_code, (void *handle, utilization_t *rates),
           rates->gpu = (unsigned)card->utilization; rates->memory = 0)
+CARD_CALL(nvmlDeviceGetCudaComputeCapability, capability_code,
+          (void *handle, int *major, int *minor),
+          sscanf(card->capability, "%d.%d", major, minor))
 
 int nvmlDeviceGetMigMode(void *handle, unsigned *current, unsigned *pending) {
     machine_t machine;

@@ -50,6 +50,7 @@ class Card:
     used_mib: int = 0
     """By other programs."""
     utilization: int = 0
+    capability: str = "8.6"
     mig: int = -1
     untold: int = 0
     handle_code: int = 0
@@ -58,6 +59,7 @@ class Card:
     name_code: int = 0
     memory_code: int = 0
     utilization_code: int = 0
+    capability_code: int = 0
     processes_code: int = 0
 
 

@@ -51,6 +51,7 @@ def test_what_is_told_of_each_gpu_is_plausible(reader: NvmlReader) -> None:
             r"[0-9A-Fa-f]{8}:[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.0", gpu.pci_bus_id or ""
         )
         assert gpu.utilization is None or 0 <= gpu.utilization <= 100
+        assert re.fullmatch(r"[0-9]+\.[0-9]", gpu.compute_capability or "")
 
 
 def test_it_can_be_read_again_and_again_also_initialised_afresh(reader: NvmlReader) -> None:

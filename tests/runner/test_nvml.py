@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def bench(tmp_path: Path, library: Path) -> Iterator[Bench]:
 def test_every_card_is_told_with_all_that_is_known_of_it(bench: Bench) -> None:
     asker = bench.ask(
         card(0, 24, "NVIDIA GeForce RTX 3090", used_mib=1024, utilization=37),
-        card(1, 12, "NVIDIA GeForce RTX 4070"),
+        replace(card(1, 12, "NVIDIA GeForce RTX 4070"), capability="8.9"),
     )
     first, second = asker.read()
     assert first == {
@@ -112,13 +113,14 @@ def test_every_card_is_told_with_all_that_is_known_of_it(bench: Bench) -> None:
         "free_bytes": 23 << 30,
         "pci_bus_id": "00000000:01:00.0",
         "utilization": 37,
+        "compute_capability": "8.6",
         "processes": [],
     }
     assert (second["uuid"], second["index"], second["pci_bus_id"]) == (
         *(uuid_of(1), 1),
         "00000000:02:00.0",
     )
-    assert second["free_bytes"] == 12 << 30
+    assert (second["compute_capability"], second["free_bytes"]) == ("8.9", 12 << 30)
 
 
 def test_a_driver_without_cards_is_no_failure(bench: Bench) -> None:
@@ -136,10 +138,10 @@ def test_it_stays_initialised_and_sees_each_change(bench: Bench) -> None:
 
 
 def test_what_a_card_does_not_tell_is_none_and_no_failure(bench: Bench) -> None:
-    codes = {"utilization_code": 3, "processes_code": 3, "pci_code": 999}
+    codes = {"utilization_code": 3, "capability_code": 3, "processes_code": 3, "pci_code": 999}
     told = bench.ask(card(0, 24, NAME, **codes)).only()
     assert told["total_bytes"] == 24 << 30
-    assert told["utilization"] is None and told["pci_bus_id"] is None
+    assert [told[key] for key in ("utilization", "compute_capability", "pci_bus_id")] == [None] * 3
     assert told["processes"] == []
 
 

@@ -41,7 +41,8 @@ class Daemon:
             connection.request(method, path, content, headers)
             return connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            problem = f"no daemon answers on {self.listen} ({error}); orchd serve starts one"
+            why = (isinstance(error, OSError) and error.strerror) or error
+            problem = f"no daemon answers on {self.listen} ({why}); orchd serve starts one"
             raise HostError(problem) from error
 
 

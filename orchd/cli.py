@@ -98,7 +98,10 @@ def _check(options: argparse.Namespace) -> int:
         return MISCONFIGURED
     forecast = check.forecast(config, ADAPTERS)
     if check.is_answered(config.server.listen):
-        note = "is answered already; what that program's engines hold counts as others' here"
+        note = (
+            "is taken already, by a running orchd perhaps: serve could not listen there, and what"
+            " its engines hold counts as other programs'"
+        )
         print(f"orchd: {config.server.listen} {note}", file=sys.stderr)
     (check.write_json if options.json else check.write_text)(forecast, sys.stdout)
     return OK if forecast.is_good else FAILED

@@ -272,5 +272,5 @@ def test_a_daemon_that_runs_already_is_told_of(workstation: Workstation, kind: s
         pool = workstation.pool("a", 'devices = ["cpu"]\nvram_mib = 1')
         code, _, complaint = workstation.run(server, pool)
     assert code == 0
-    assert complaint.startswith(f"orchd: {address} is answered already;")
+    assert complaint.startswith(f"orchd: {address} is taken already,")
     assert workstation.run(server, pool)[2] == "", "nobody is there any more"

@@ -148,7 +148,9 @@ def test_a_task_over_a_unix_socket(tmp_path: Path) -> None:
         timeout=TIMEOUT_S,
     )
     assert gone.returncode == 1
-    assert gone.stderr.startswith(f"orchd: no daemon answers on unix:{path}")
+    assert gone.stderr.startswith(
+        f"orchd: no daemon answers on unix:{path} (No such file or directory);"
+    )
 
 
 def test_the_limits_of_the_configuration_hold(tmp_path: Path) -> None:

@@ -186,9 +186,9 @@ def look_at_health(client: Daemon) -> str | None:
                 return None
             body = json.loads(response.read())
     except OrchdError:
-        return "the daemon to listen"
+        return "the daemon does not listen yet"
     except (OSError, http.client.HTTPException, ValueError):
-        return "the daemon to answer"
+        return "the daemon does not answer yet"
     return ", ".join(describe_health(body)) or f"HTTP {response.status}"
 
 

@@ -46,8 +46,8 @@ _DEVICE_NAME = (
 )
 _DEVICE_TEXT = Pattern(
     rf"auto|cpu|0*[0-9]{{1,2}}|GPU-{_UUID}|{_DEVICE_NAME}",
-    '"auto", "cpu", a GPU\'s index in NVML order, its full UUID ("GPU-" and 36 characters) or its'
-    ' product name or a part of it ("RTX 3090")',
+    '"auto", "cpu", a GPU\'s index as nvidia-smi counts, its full UUID ("GPU-" and 36 characters)'
+    ' or its product name or a part of it ("RTX 3090")',
 )
 _INDEX_MAX = 99
 
@@ -161,7 +161,7 @@ class PoolConfig:
             r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
             "1 to 64 letters, digits, dots, _ and -, the first a letter or digit",
         ),
-        Doc("The pool's name, as clients and metrics say it."),
+        Doc("The pool's name, as clients and /health say it."),
     ]
     engine: Annotated[Literal["llamacpp"], Doc("The engine that serves the model.")]
     model: Annotated[FilePath, Doc("The model file; a relative path starts at this file's folder.")]
@@ -176,7 +176,7 @@ class PoolConfig:
         Length(1, 64),
         Unique(),
         Alone("auto"),
-        Doc('"auto" (every NVIDIA GPU), or UUIDs, indexes in NVML order, product names and "cpu".'),
+        Doc('"auto" (every NVIDIA GPU), or UUIDs, indexes, product names and "cpu".'),
     ] = ("auto",)
     vram_mib: Annotated[
         Annotated[int, Bounds(1, 1_048_576)] | None,

@@ -269,7 +269,7 @@ def _describe_array(core: object) -> str:
 
 _FORMS: Mapping[object, _Form] = {
     int: _form("an integer", "integer", read=_read_as_is),
-    float: _form("a float or an integer", "float", "integer", read=_read_float),
+    float: _form("a number", "float", "integer", read=_read_float),
     str: _form("a string", "string", read=_read_string),
     Literal: _Form(
         lambda core, written: kind_of(written) == "string" and written in get_args(core),

@@ -367,7 +367,7 @@ def test_fault_outside_a_pool(toml: str, expected: str) -> None:
         ),
         pytest.param(
             "load_stall_s = true",
-            "load_stall_s: must be a float or an integer, found the boolean true",
+            "load_stall_s: must be a number, found the boolean true",
             id="boolean-for-a-float",
         ),
     ],

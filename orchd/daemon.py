@@ -31,6 +31,7 @@ from orchd.runner.nvml import NvmlReader
 from orchd.runner.reckoner import Reckoner
 from orchd.runner.slot_gate import SlotGate
 from orchd.runner.supervisor import Supervisor
+from orchd.serving.core import Outage
 from orchd.serving.service import Runner, Service
 
 log = logging.getLogger("orchd")
@@ -77,7 +78,7 @@ async def _run(
     config: Config, token: Token, learned: Learned, stop: asyncio.Event, hurry: asyncio.Event
 ) -> None:
     runner = Runner(
-        explain=lambda pool_id: supervisor.explain(pool_id),
+        explain=lambda pool_id: Outage(supervisor.explain(pool_id), supervisor.retry_s(pool_id)),
         spare_vram_bytes=lambda replica_id: supervisor.spare_vram_bytes(replica_id),
         report_stuck=lambda *report: supervisor.report_stuck(*report),
     )

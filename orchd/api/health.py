@@ -40,7 +40,7 @@ def decide_status(replicas: Sequence[ReplicaView]) -> str:
         return "ok"
     if any(ready):
         return "degraded"
-    is_first_start = any(r.state in _COMING and not r.restarts for r in replicas)
+    is_first_start = any(r.state in _COMING and not r.has_failed for r in replicas)
     return "starting" if is_first_start or not replicas else "unavailable"
 
 

@@ -116,6 +116,7 @@ class Replica:
     def status(self) -> ReplicaStatus:
         """How it stands now."""
         so_far_s = self._loop.time() - self._since_s
+        left_s = max(self._policy.delay_s - so_far_s, 0.0)
         return ReplicaStatus(
             replica_id=self.plan.replica_id,
             device=None if self._lease is None else self._lease.device,
@@ -124,6 +125,8 @@ class Replica:
             restarts=max(self._starts - 1, 0),
             reason=explain(self._state, so_far_s, self._failure, self._policy.delay_s),
             engine_version=self._version,
+            has_failed=bool(self._failure),
+            retry_s=left_s if self._state is State.BACKOFF else None,
         )
 
     # -- the machine ---------------------------------------------------------------------------
@@ -235,6 +238,7 @@ class Replica:
     def _open_slots(self) -> None:
         log.info("became ready pool=%s replica=%s", self._pool.id, self.plan.replica_id)
         self._opened_s = self._loop.time()
+        self._failure = ""
         self._gate.open_slots(self._pool.id, self._endpoint(), self._pool.slots)
 
     def _close_slots(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchd.runner.lifecycle import State
@@ -21,12 +21,17 @@ class ReplicaStatus:
     reason: str | None
     """Why it is not ready; None when it is."""
     engine_version: str | None
+    has_failed: bool = False
+    """Since it was last ready, whether or not a process was ever started."""
+    retry_s: float | None = None
+    """When it is tried again, where it waits for that."""
 
 
 def explain(state: State, so_far_s: float, failure: str, delay_s: float) -> str | None:
     """Why a replica that is in its state for so long is not ready; None when it is.
 
-    ``failure`` is its last one, ``delay_s`` the wait that followed from it.
+    ``failure`` is its last one, empty before there was any, ``delay_s`` the wait that followed from
+    it. While it is tried again the failure still stands: it may well be the next one.
     """
     match state:
         case State.READY:
@@ -35,8 +40,16 @@ def explain(state: State, so_far_s: float, failure: str, delay_s: float) -> str 
             return f"{failure}; tries again in {max(delay_s - so_far_s, 0.0):.0f} s"
         case State.FAILING:
             return failure
+        case State.PLACING | State.LOADING if failure:
+            return f"{state} for {so_far_s:.0f} s, after: {failure}"
         case _:
             return f"{state} for {so_far_s:.0f} s"
+
+
+def decide_retry_s(replicas: Sequence[ReplicaStatus]) -> float | None:
+    """When the first of them is tried again; None where one is being tried now, or none waits."""
+    waits_s = [replica.retry_s for replica in replicas if replica.retry_s is not None]
+    return min(waits_s) if waits_s and len(waits_s) == len(replicas) else None
 
 
 @dataclass(frozen=True, slots=True)

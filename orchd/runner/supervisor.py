@@ -22,7 +22,7 @@ from orchd.runner.resources import Resources
 from orchd.runner.restart import Timing
 from orchd.runner.slot_gate import SlotGate
 from orchd.runner.snapshot import NoReading, Reading, Snapshot
-from orchd.runner.status import DeviceStatus, ReplicaStatus
+from orchd.runner.status import DeviceStatus, ReplicaStatus, decide_retry_s
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +97,10 @@ class Supervisor:
         reasons = [f"replica {s.replica_id}: {s.reason}" for s in statuses if s.reason is not None]
         return "; ".join(reasons) or "its replicas are being planned"
 
+    def retry_s(self, pool_id: str) -> float | None:
+        """When the next replica of the pool is tried again; None where that is not waited for."""
+        return decide_retry_s(self.statuses(pool_id))
+
     @property
     def snapshot(self) -> Snapshot:
         """The GPUs as they were seen last; to read it waits for nothing."""
@@ -120,7 +124,7 @@ class Supervisor:
             return ()
         complaints = allow(pool.devices, self.snapshot).complaints
         reason = self.snapshot.reason or "; ".join(complaints)
-        return (ReplicaStatus(f"{pool_id}-0", None, State.BACKOFF, None, 0, reason, None),)
+        return (ReplicaStatus(f"{pool_id}-0", None, State.BACKOFF, None, 0, reason, None, True),)
 
     def _follow(self, snapshot: Snapshot) -> None:
         if self._is_stopping:

@@ -46,12 +46,23 @@ _STOPPING = "the daemon is stopping"
 
 
 @dataclass(frozen=True, slots=True)
+class Outage:
+    """Why no replica of a pool can serve."""
+
+    reason: str
+    """For the user."""
+    retry_s: float | None
+    """When one is tried again, where none is being tried now."""
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """What the core asks of the house around it, each a look at what is known already."""
 
     encode: Encoder
-    explain: Callable[[], str]
-    """Why no replica of the pool can serve, for the user."""
+    now_s: Callable[[], float]
+    explain: Callable[[], Outage]
+    """Of the pool, while no replica is open."""
     spare_vram_bytes: Callable[[str], int]
     """By replica id: free VRAM on its device, as last seen; 0 where that is not known."""
 
@@ -84,6 +95,8 @@ class Core:
         self._live: dict[str, Entry] = {}
         """Every task without its terminal event, by id."""
         self._running: dict[Grant, Entry] = {}
+        self._granted_s: dict[Grant, float] = {}
+        """When each slot that is not released yet was given."""
         self._is_stopping = False
         self._ended: list[Entry] = []
         self._cut: list[Grant] = []
@@ -103,7 +116,7 @@ class Core:
         self._dispatch()
         if task.state is State.QUEUED:
             start_s = self._pace.predict_start_s(
-                task.queue_position, self._dispatcher.open_slots_total
+                task.queue_position, self._dispatcher.open_slots_total, self._held_s()
             )
             task.predicted_start_ms = None if start_s is None else round(start_s * 1000)
         return entry
@@ -140,9 +153,10 @@ class Core:
             self._conclude(entry, grant, outcome, service_s)
         self._dispatch()
 
-    def release(self, grant: Grant, held_s: float) -> None:
-        """The engine is done with the slot, or is gone; it was held for that time."""
+    def release(self, grant: Grant) -> None:
+        """The engine is done with the slot, or is gone."""
         assert grant not in self._running, "a slot was given back under its task"
+        held_s = self._world.now_s() - self._granted_s.pop(grant)
         if not self._dispatcher.is_doubted(grant):
             self._pace.observe(held_s)
         self._dispatcher.release(grant)
@@ -207,30 +221,43 @@ class Core:
         engine, pool_id = self._config.engine, self._config.id
         if self._is_stopping:
             return Rejected(Code.POOL_UNAVAILABLE, _STOPPING, engine, UNMEASURED_BACKOFF_S)
-        backoff_s = self._backoff_s(spec.priority)
         if not self._dispatcher.open_slots_total:
-            message = f"pool {pool_id}: {self._world.explain()}"
+            outage = self._world.explain()
+            message, retry_s = f"pool {pool_id}: {outage.reason}", outage.retry_s
+            backoff_s = UNMEASURED_BACKOFF_S if retry_s is None else retry_s
             return Rejected(Code.POOL_UNAVAILABLE, message, engine, backoff_s)
         if not self._queue.has_room(spec.priority, spec.size_bytes):
             message = f"pool {pool_id}: {self._queue.describe_full(spec.priority)}"
+            backoff_s = self._backoff_s(spec.priority)
             return Rejected(Code.ADMISSION_REJECT, message, engine, backoff_s)
         return None
 
     def _backoff_s(self, priority: Priority) -> float:
         """When a place of that priority comes free, at the pace of late."""
         before = self._queue.starts_before_a_place(priority)
-        return self._pace.backoff_s(before, self._dispatcher.open_slots_total)
+        slots = self._dispatcher.open_slots_total
+        return self._pace.backoff_s(before, slots, self._held_s())
+
+    def _held_s(self) -> list[float]:
+        """How long each slot has been held so far; one whose replica broke says nothing."""
+        now_s = self._world.now_s()
+        return [
+            now_s - since_s
+            for grant, since_s in self._granted_s.items()
+            if not self._dispatcher.is_doubted(grant)
+        ]
 
     def _explain_queue(self) -> str:
         if self._dispatcher.open_slots_total:
             return "waiting in the queue"
-        return f"waiting in the queue; {self._world.explain()}"
+        return f"waiting in the queue; {self._world.explain().reason}"
 
     def _dispatch(self) -> None:
         for grant in self._dispatcher.dispatch():
             entry = self._live[grant.task.spec.task_id]
             entry.grant = grant
             self._running[grant] = entry
+            self._granted_s[grant] = self._world.now_s()
             self._run.append(grant)
 
     def _conclude(self, entry: Entry, grant: Grant, outcome: Outcome, service_s: float) -> None:

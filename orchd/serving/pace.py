@@ -6,6 +6,8 @@ backoff the smallest that HTTP can say, one second.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _WEIGHT = 0.2
 """Share of the newest task in the running mean: about the last ten tasks count."""
 UNMEASURED_BACKOFF_S = 1.0
@@ -24,12 +26,23 @@ class Pace:
         else:
             self._mean_s += _WEIGHT * (held_s - self._mean_s)
 
-    def predict_start_s(self, before: int, slots: int) -> float | None:
-        """When a task starts that has ``before`` others before it and no slot free."""
+    def predict_start_s(self, before: int, slots: int, held_s: Sequence[float]) -> float | None:
+        """When a task starts that has ``before`` others before it and no slot free.
+
+        ``held_s`` is how long each busy slot has been held so far: where that is longer than the
+        tasks of late took, today's tasks take longer.
+        """
         if self._mean_s is None or slots == 0:
             return None
-        return self._mean_s * (before + 1) / slots
+        return max(self._mean_s, _mean(held_s)) * (before + 1) / slots
 
-    def backoff_s(self, before: int, slots: int) -> float:
+    def backoff_s(self, before: int, slots: int, held_s: Sequence[float]) -> float:
         """When a place in the queue is free, which it is once ``before`` others and one started."""
-        return self.predict_start_s(before, slots) or UNMEASURED_BACKOFF_S
+        start_s = self.predict_start_s(before, slots, held_s)
+        if start_s is not None:
+            return start_s or UNMEASURED_BACKOFF_S
+        return max(UNMEASURED_BACKOFF_S, _mean(held_s) * (before + 1) / max(slots, 1))
+
+
+def _mean(spans_s: Sequence[float]) -> float:
+    return sum(spans_s) / len(spans_s) if spans_s else 0.0

@@ -21,7 +21,7 @@ from functools import partial
 from orchd.config.model import Config, PoolConfig
 from orchd.engines.adapter import Adapter, Done, Endpoint, Refused
 from orchd.errors import Code
-from orchd.serving.core import Core, World
+from orchd.serving.core import Core, Outage, World
 from orchd.serving.dispatch import Grant, Slots
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.event_log import Encoder
@@ -50,8 +50,8 @@ class Patience:
 class Runner:
     """What the service asks of those who run the replicas."""
 
-    explain: Callable[[str], str]
-    """By pool id: why it cannot serve, in a sentence for the user."""
+    explain: Callable[[str], Outage]
+    """By pool id, while it cannot serve."""
     spare_vram_bytes: Callable[[str], int]
     """By replica id: free VRAM on its device, as last seen."""
     report_stuck: Callable[[str, str, str], None]
@@ -75,7 +75,8 @@ class Service:
         self._patience = patience or Patience()
 
         def build(pool: PoolConfig) -> Pool:
-            world = World(encode, partial(runner.explain, pool.id), runner.spare_vram_bytes)
+            explain = partial(runner.explain, pool.id)
+            world = World(encode, self._loop.time, explain, runner.spare_vram_bytes)
             return Pool(pool, adapters[pool.engine], Core(pool, world))
 
         self._pools = {pool.id: build(pool) for pool in config.pools}
@@ -184,20 +185,18 @@ class Service:
             self._runs[grant].cancel()
 
     def _run(self, pool: Pool, grant: Grant, replica: Replica) -> None:
-        began_s = self._loop.time()
-
         def release(_: asyncio.Task[bool]) -> None:
             del self._runs[grant]
-            pool.core.release(grant, self._loop.time() - began_s)
+            pool.core.release(grant)
             self._do(pool)
 
         def go_on(run: asyncio.Task[bool]) -> None:
-            if not run.cancelled() and run.result():
+            if not run.cancelled() and run.exception() is None and run.result():
                 release(run)
             else:
                 self._own(grant, self._see_free(pool, grant, replica), "free a slot of", release)
 
-        self._own(grant, self._serve(pool, grant, replica, began_s), "serve", go_on)
+        self._own(grant, self._serve(pool, grant, replica), "serve", go_on)
 
     def _own(
         self,
@@ -212,8 +211,9 @@ class Service:
         # A callback, since a run that is cancelled before its first step runs no ``finally``.
         run.add_done_callback(on_done)
 
-    async def _serve(self, pool: Pool, grant: Grant, replica: Replica, began_s: float) -> bool:
+    async def _serve(self, pool: Pool, grant: Grant, replica: Replica) -> bool:
         """Run a granted task; True where the engine itself is done with it."""
+        began_s = self._loop.time()
         spec, core = grant.task.spec, pool.core
         listener = Listener(partial(core.start, grant), partial(core.write, grant))
         try:

@@ -15,8 +15,8 @@ from tests.fakes.house import FakeDevice, FakeReplica, FakeService, build_contex
 READY = FakeReplica()
 LOADING = FakeReplica("loads since 3 s", "loading")
 PLACING = FakeReplica("looks for a device", "placing")
-AGAIN = FakeReplica("loads since 3 s", "loading", restarts=1)
-CRASHED = FakeReplica("crashed with code 1", "waiting", restarts=1)
+AGAIN = FakeReplica("loads since 3 s", "loading", restarts=1, has_failed=True)
+CRASHED = FakeReplica("crashed with code 1", "waiting", restarts=1, has_failed=True)
 NO_FIT = FakeReplica("needs 9.1 GiB", "waiting")
 
 

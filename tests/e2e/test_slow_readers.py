@@ -23,6 +23,7 @@ from orchd.http1.connection import Connection
 from orchd.http1.limits import Limits
 from orchd.http1.messages import Accepted, Head, Reply, Request, Response, Source, StreamedResponse
 from orchd.http1.server import HttpServer
+from orchd.serving.core import Outage
 from orchd.serving.pool_choice import TaskRequest
 from orchd.serving.service import Runner, Service
 from orchd.serving.task import Admitted
@@ -181,7 +182,9 @@ def test_slow_readers_cost_nobody_anything_and_miss_nothing(drive: Drive[Any]) -
         async with FakeEngine(tell) as engine:
             pool = make_pool(slots=STREAMS, ctx=TOKENS)
             config = Config(pools=(pool,), tasks=TasksConfig())
-            runner = Runner(lambda pool_id: "", lambda replica_id: 0, lambda *report: None)
+            runner = Runner(
+                lambda pool_id: Outage("", None), lambda replica_id: 0, lambda *report: None
+            )
             service = Service(config, ADAPTERS, wire.encode_event, runner)
             context = Context(service, (pool,), lambda pool_id: (), lambda: (), lambda: None)
             door = _WatchedDoor(Door(context, TOKEN))

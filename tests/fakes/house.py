@@ -26,6 +26,7 @@ class FakeReplica:
     reason: str | None = None
     state: str = "ready"
     restarts: int = 0
+    has_failed: bool = False
     replica_id: str = "chat-0"
     device: str | None = "cpu"
     pid: int | None = 4242

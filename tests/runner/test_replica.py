@@ -85,7 +85,8 @@ def test_an_exit_at_load_is_tried_again(drive: Drive[None], tmp_path: Path) -> N
     async def scenario() -> None:
         async with staged(tmp_path, exit_once=tmp_path / "failed") as stage:
             await stage.reach(State.READY)
-            assert stage.only.restarts == 1
+            assert (stage.only.restarts, stage.only.has_failed) == (1, False)
+            assert stage.supervisor.retry_s("chat") is None
 
     drive(scenario())
 
@@ -175,6 +176,9 @@ def test_a_model_that_is_not_there_is_told(drive: Drive[None], tmp_path: Path) -
             await stage.reach(State.BACKOFF)
             expected = f"model {model}: No such file or directory; tries again in 600 s"
             assert stage.only.reason == expected
+            assert (stage.only.restarts, stage.only.has_failed) == (0, True)
+            retry_s = stage.supervisor.retry_s("chat")
+            assert retry_s is not None and 1 < retry_s <= 600
             write_model(tmp_path)
 
     drive(scenario())

@@ -6,7 +6,13 @@ import pytest
 
 from orchd.runner.lifecycle import State
 from orchd.runner.snapshot import Unread, follow
-from orchd.runner.status import DeviceStatus, describe_devices, explain
+from orchd.runner.status import (
+    DeviceStatus,
+    ReplicaStatus,
+    decide_retry_s,
+    describe_devices,
+    explain,
+)
 from tests.runner.gpus import GIB, gpu, seen
 
 
@@ -16,14 +22,33 @@ from tests.runner.gpus import GIB, gpu, seen
         (State.READY, None),
         (State.BACKOFF, "it broke; tries again in 5 s"),
         (State.FAILING, "it broke"),
-        (State.PLACING, "placing for 3 s"),
-        (State.LOADING, "loading for 3 s"),
+        (State.PLACING, "placing for 3 s, after: it broke"),
+        (State.LOADING, "loading for 3 s, after: it broke"),
         (State.STOPPING, "stopping for 3 s"),
         (State.DOWN, "down for 3 s"),
     ],
 )
 def test_each_state_has_its_reason(state: State, reason: str | None) -> None:
     assert explain(state, 3.2, "it broke", 8) == reason
+
+
+@pytest.mark.parametrize("state", [State.PLACING, State.LOADING])
+def test_a_first_start_has_nothing_before_it(state: State) -> None:
+    assert explain(state, 3.2, "", 8) == f"{state} for 3 s"
+
+
+@pytest.mark.parametrize(
+    ("waits_s", "expected_s"),
+    [([], None), ([None], None), ([4.0], 4.0), ([4.0, 2.0], 2.0), ([4.0, None], None)],
+)
+def test_when_the_first_of_a_pool_is_tried_again(
+    waits_s: list[float | None], expected_s: float | None
+) -> None:
+    replicas = [
+        ReplicaStatus("chat-0", None, State.BACKOFF, None, 0, "it broke", None, True, wait_s)
+        for wait_s in waits_s
+    ]
+    assert decide_retry_s(replicas) == expected_s
 
 
 def test_a_retry_that_is_overdue_is_not_said_to_be_in_the_past() -> None:

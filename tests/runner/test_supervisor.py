@@ -115,7 +115,7 @@ def test_a_card_that_comes_gets_its_replica_and_one_that_goes_keeps_it_waiting(
         async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
             await until(lambda: stage.statuses() != ())
             none = ReplicaStatus(
-                *("chat-0", None, State.BACKOFF, None, 0, "there is no NVIDIA GPU", None)
+                *("chat-0", None, State.BACKOFF, None, 0, "there is no NVIDIA GPU", None, True)
             )
             assert stage.statuses() == (none,)
             nvml.cards = [first]

@@ -10,6 +10,7 @@ from typing import Any, Self
 from orchd.config.model import Config, PoolConfig, TasksConfig
 from orchd.engines.adapter import Endpoint, Generation
 from orchd.engines.registry import ADAPTERS
+from orchd.serving.core import Outage
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.pool_choice import TaskRequest
 from orchd.serving.service import Patience, Runner, Service
@@ -79,7 +80,8 @@ class Rig:
         self._encoded: list[tuple[int, TaskEvent]] = []
 
     async def __aenter__(self) -> Self:
-        runner = Runner(lambda pool_id: "loading 3 s", lambda replica_id: 0, self._report_stuck)
+        self.outage = Outage("loading 3 s", None)
+        runner = Runner(lambda pool_id: self.outage, lambda replica_id: 0, self._report_stuck)
         self.service = Service(self._config, ADAPTERS, self._encode, runner, self._patience)
         return self
 

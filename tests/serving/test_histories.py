@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 
 from orchd.engines.adapter import Done, Generation, Refused
 from orchd.errors import Code
-from orchd.serving.core import Core, World
+from orchd.serving.core import Core, Outage, World
 from orchd.serving.dispatch import Grant, Slots
 from orchd.serving.entry import Entry
 from orchd.serving.task import (
@@ -55,7 +55,9 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.encoded: list[tuple[int, TaskEvent]] = []
-        world = World(self.encode, lambda: "none is open", SPARE_VRAM_BYTES.__getitem__)
+        self.now_s = 0.0
+        outage = Outage("none is open", None)
+        world = World(self.encode, lambda: self.now_s, lambda: outage, SPARE_VRAM_BYTES.__getitem__)
         self.core = Core(make_pool(interactive=3, batch=4), world)
         self.admitted: list[Entry] = []
         """In order of admission."""
@@ -249,12 +251,16 @@ class Histories(RuleBasedStateMachine):
         assert self.story(entry) == story
         self.look()
 
+    @rule(span_s=st.floats(min_value=0, max_value=100))
+    def wait(self, span_s: float) -> None:
+        self.now_s += span_s
+
     @precondition(lambda self: self.settling)
     @rule(number=picks)
     def release(self, number: int) -> None:
         grant = list(self.settling)[number % len(self.settling)]
         del self.settling[grant]
-        self.core.release(grant, 0.5)
+        self.core.release(grant)
         self.look()
 
     @precondition(lambda self: len(self.running) > 1 and not self.is_stopping)
@@ -276,7 +282,7 @@ class Histories(RuleBasedStateMachine):
         self.settling |= dict.fromkeys(self.running, False)
         self.running, self.waiting = {}, set()
         for grant in self.settling:
-            self.core.release(grant, 0.5)
+            self.core.release(grant)
         self.settling = {}
         assert not self.core.take_todo().run
         self.every_task_has_one_story_and_one_place()

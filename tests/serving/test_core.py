@@ -1,0 +1,74 @@
+"""What a refused client is told of when to return, on a clock that the test moves.
+
+What becomes of tasks and slots is in test_histories.
+"""
+
+from __future__ import annotations
+
+from orchd.engines.adapter import Done, Generation
+from orchd.errors import Code
+from orchd.serving.core import Core, Outage, World
+from orchd.serving.entry import Entry
+from orchd.serving.task import Priority, Rejected, TaskSpec
+from tests.serving.samples import make_pool
+
+
+class Stage:
+    """A pool of one slot and one waiting place for each priority."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.outage = Outage("crashed", 7.0)
+        world = World(lambda *_: b"", lambda: self.now_s, lambda: self.outage, lambda _: 0)
+        self.core = Core(make_pool(interactive=1, batch=1), world)
+        self._count = 0
+
+    def submit(self, priority: Priority = Priority.INTERACTIVE) -> Entry | Rejected:
+        self._count += 1
+        task_id = f"task-{self._count}"
+        return self.core.admit(TaskSpec(task_id, "chat", priority, None, Generation(prompt="a")))
+
+    def backoff_s(self, priority: Priority = Priority.INTERACTIVE) -> float | None:
+        rejected = self.submit(priority)
+        assert isinstance(rejected, Rejected) and rejected.code is Code.ADMISSION_REJECT
+        return rejected.backoff_s
+
+    def serve_one(self, span_s: float) -> None:
+        (grant,) = self.core.take_todo().run
+        self.core.start(grant)
+        self.now_s += span_s
+        self.core.end(grant, Done("stop", 1, 1, 1), span_s)
+        self.core.release(grant)
+
+
+def test_a_place_is_free_after_a_task_of_the_length_of_late() -> None:
+    stage = Stage()
+    stage.core.open_slots("r0", 1)
+    stage.submit()
+    stage.serve_one(4.0)
+    stage.submit()
+    stage.submit()
+    stage.submit(Priority.BATCH)
+    assert stage.backoff_s() == 4.0
+    assert stage.backoff_s(Priority.BATCH) == 8.0, "the interactive one that waits goes before"
+
+
+def test_a_task_that_runs_for_longer_is_not_told_to_end_at_once() -> None:
+    stage = Stage()
+    stage.core.open_slots("r0", 1)
+    stage.submit()
+    stage.serve_one(1 / 256)
+    stage.submit()
+    stage.submit()
+    assert stage.backoff_s() == 1 / 256
+    stage.now_s += 30
+    assert stage.backoff_s() == 30.0
+
+
+def test_while_nothing_serves_it_is_worth_coming_back_when_something_is_tried() -> None:
+    stage = Stage()
+    rejected = stage.submit()
+    assert rejected == Rejected(Code.POOL_UNAVAILABLE, "pool chat: crashed", "llamacpp", 7.0)
+    stage.outage = Outage("loading for 3 s", None)
+    rejected = stage.submit()
+    assert isinstance(rejected, Rejected) and rejected.backoff_s == 1.0

@@ -31,8 +31,8 @@ from orchd.runner.nvml import NvmlReader
 from orchd.runner.reckoner import Reckoner
 from orchd.runner.slot_gate import SlotGate
 from orchd.runner.supervisor import Supervisor
-from orchd.serving.core import Outage
 from orchd.serving.service import Runner, Service
+from orchd.serving.world import Outage
 
 log = logging.getLogger("orchd")
 

@@ -66,7 +66,7 @@ ROOMS: dict[str, Room] = {
     "serving": Room(
         pure=(
             *("task", "queue", "dispatch", "pace", "event_log", "retention", "pool_choice"),
-            *("entry", "core"),
+            *("entry", "core", "world"),
         ),
         shells=("relay", "service", "slot_watch", "pool", "register"),
         imports=("engines", "errors", "config"),

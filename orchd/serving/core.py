@@ -16,7 +16,7 @@ dropped; a task that was refused left no trace.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -25,7 +25,7 @@ from orchd.engines.adapter import Done, Refused
 from orchd.errors import Code
 from orchd.serving.dispatch import Dispatcher, Grant, Slots
 from orchd.serving.entry import Entry
-from orchd.serving.event_log import Encoder, EventLog
+from orchd.serving.event_log import EventLog
 from orchd.serving.pace import UNMEASURED_BACKOFF_S, Pace
 from orchd.serving.task import (
     Admitted,
@@ -41,30 +41,9 @@ from orchd.serving.task import (
     Task,
     TaskSpec,
 )
+from orchd.serving.world import World
 
 _STOPPING = "the daemon is stopping"
-
-
-@dataclass(frozen=True, slots=True)
-class Outage:
-    """Why no replica of a pool can serve."""
-
-    reason: str
-    """For the user."""
-    retry_s: float | None
-    """When one is tried again, where none is being tried now."""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What the core asks of the house around it, each a look at what is known already."""
-
-    encode: Encoder
-    now_s: Callable[[], float]
-    explain: Callable[[], Outage]
-    """Of the pool, while no replica is open."""
-    spare_vram_bytes: Callable[[str], int]
-    """By replica id: free VRAM on its device, as last seen; 0 where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from functools import partial
 from orchd.config.model import Config, PoolConfig
 from orchd.engines.adapter import Adapter, Done, Endpoint, Refused
 from orchd.errors import Code
-from orchd.serving.core import Core, Outage, World
+from orchd.serving.core import Core
 from orchd.serving.dispatch import Grant, Slots
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.event_log import Encoder
@@ -31,6 +31,7 @@ from orchd.serving.register import Register
 from orchd.serving.relay import Listener, relay
 from orchd.serving.slot_watch import FREE_WITHIN_S, is_seen_free
 from orchd.serving.task import Admitted, Broken, Bug, Priority, Rejected
+from orchd.serving.world import Outage, World
 
 log = logging.getLogger(__name__)
 

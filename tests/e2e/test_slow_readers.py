@@ -23,10 +23,10 @@ from orchd.http1.connection import Connection
 from orchd.http1.limits import Limits
 from orchd.http1.messages import Accepted, Head, Reply, Request, Response, Source, StreamedResponse
 from orchd.http1.server import HttpServer
-from orchd.serving.core import Outage
 from orchd.serving.pool_choice import TaskRequest
 from orchd.serving.service import Runner, Service
 from orchd.serving.task import Admitted
+from orchd.serving.world import Outage
 from tests.conftest import Drive
 from tests.fakes.engine import Call, FakeEngine
 from tests.http1.raw import Client, settle

@@ -10,11 +10,11 @@ from typing import Any, Self
 from orchd.config.model import Config, PoolConfig, TasksConfig
 from orchd.engines.adapter import Endpoint, Generation
 from orchd.engines.registry import ADAPTERS
-from orchd.serving.core import Outage
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.pool_choice import TaskRequest
 from orchd.serving.service import Patience, Runner, Service
 from orchd.serving.task import Admitted, Failed, Priority, Rejected, State, TaskEvent, Token
+from orchd.serving.world import Outage
 from tests.serving.samples import make_pool
 
 PROMPT = Generation(prompt="Once")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from orchd.engines.adapter import Done, Generation
 from orchd.errors import Code
-from orchd.serving.core import Core, Outage, World
+from orchd.serving.core import Core
 from orchd.serving.entry import Entry
 from orchd.serving.task import Priority, Rejected, TaskSpec
+from orchd.serving.world import Outage, World
 from tests.serving.samples import make_pool
 
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 
 from orchd.engines.adapter import Done, Generation, Refused
 from orchd.errors import Code
-from orchd.serving.core import Core, Outage, World
+from orchd.serving.core import Core
 from orchd.serving.dispatch import Grant, Slots
 from orchd.serving.entry import Entry
 from orchd.serving.task import (
@@ -36,6 +36,7 @@ from orchd.serving.task import (
     TaskSpec,
     Token,
 )
+from orchd.serving.world import Outage, World
 from tests.serving.samples import make_pool
 
 BOUNDS = {Priority.INTERACTIVE: 3, Priority.BATCH: 4}

@@ -14,11 +14,11 @@ from orchd.config.model import Config
 from orchd.engines.adapter import ChatTurn, Generation
 from orchd.engines.registry import ADAPTERS
 from orchd.errors import Code
-from orchd.serving.core import Outage
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.pool_choice import TaskRequest
 from orchd.serving.service import Runner, Service
 from orchd.serving.task import Admitted, Ended, Failed, Priority, Started, State, TaskEvent, Token
+from orchd.serving.world import Outage
 from tests.conftest import Drive
 from tests.fakes.engine import Call, FakeEngine, Script, dies, event, hangs, refuses, tells, waits
 from tests.serving.rig import PROMPT, Rig, fails, states

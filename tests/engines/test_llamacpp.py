@@ -209,6 +209,9 @@ def test_the_reason_of_an_end(stop_type: str, reason: str) -> None:
         '{"predicted_ms":true}',
         '{"predicted_ms":"9"}',
         '{"predicted_ms":1e999}',
+        '{"predicted_ms":1e300}',
+        '{"predicted_ms":-1}',
+        '{"predicted_ms":9007199254740993}',
     ],
 )
 def test_figures_that_are_none_are_none(timings: str) -> None:
@@ -324,6 +327,19 @@ def test_an_answer_other_than_200(status: int, body: bytes, expected: Refused | 
     else:
         with pytest.raises(EngineError, match=expected):
             LlamaCpp().read_refusal(status, body)
+
+
+def test_slots_are_counted() -> None:
+    adapter = LlamaCpp()
+    said = b'[{"is_processing":true},{"is_processing":false},{"id":2}]'
+    assert adapter.read_busy_slots(200, said) == 1
+    assert adapter.read_busy_slots(501, b"") == 0
+
+
+@pytest.mark.parametrize("said", [b"", b"{}", b"7", b"[1]", b"[null]", b'[{"id":0},[]]'])
+def test_slots_that_are_none_are_the_engines_fault(said: bytes) -> None:
+    with pytest.raises(EngineError):
+        LlamaCpp().read_busy_slots(200, said)
 
 
 # -- the command line ------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ measurements on build 11434 where the README is silent or wrong (noted where the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,6 +47,8 @@ _LAST_EVENT_FIELDS = [
     "timings",
 ]
 """Trims the last event, which otherwise repeats the whole prompt and every setting."""
+_LARGEST_COUNT = 2**53
+"""Beyond it a figure is garbage, and no JSON number that every reader understands."""
 
 
 _OWN_FLAGS = {
@@ -254,9 +255,9 @@ def _count(said: dict[str, Any], *path: str) -> int | None:
     value: object = said
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return round(value)
+    return round(value) if 0 <= value <= _LARGEST_COUNT else None
 
 
 def _parse(body: bytes, default: object = None) -> Any:

@@ -209,6 +209,9 @@ def test_the_reason_of_an_end(stop_type: str, reason: str) -> None:
         '{"predicted_ms":true}',
         '{"predicted_ms":"9"}',
         '{"predicted_ms":1e999}',
+        '{"predicted_ms":1e300}',
+        '{"predicted_ms":-1}',
+        '{"predicted_ms":9007199254740993}',
     ],
 )
 def test_figures_that_are_none_are_none(timings: str) -> None:
@@ -339,7 +342,9 @@ def test_slots_at_work_are_counted(status: int, body: bytes, busy: int) -> None:
     assert LlamaCpp().read_busy_slots(status, body) == busy
 
 
-@pytest.mark.parametrize(("status", "body"), [(500, b"[]"), (200, b"{}"), (200, b"[7]")])
+@pytest.mark.parametrize(
+    ("status", "body"), [(500, b"[]"), (200, b"{}"), (200, b"[7]"), (200, b"[null]")]
+)
 def test_what_is_no_list_of_slots_is_the_engines_fault(status: int, body: bytes) -> None:
     with pytest.raises(EngineError, match=f"HTTP {status} when asked for its slots"):
         LlamaCpp().read_busy_slots(status, body)

@@ -129,8 +129,7 @@ def _read_head(model: str, path: str, stamps: dict[str, Stamp]) -> Head:
 def _open(model: str, path: str) -> int:
     part = "" if path == model else f"a part of it cannot be read, {path}: "
     try:
-        # Without O_NONBLOCK a named pipe is waited for until somebody writes to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise HostError(f"model {model}: {part}{reason}") from error

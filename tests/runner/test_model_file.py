@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -184,26 +183,6 @@ def test_a_download_that_broke_off_is_told(tmp_path: Path) -> None:
 def test_a_device_is_no_model() -> None:
     with pytest.raises(HostError, match=r"^model /dev/zero: is no file$"):
         read(Path("/dev/zero"))
-
-
-def test_a_named_pipe_is_no_model_and_its_writer_is_not_waited_for(tmp_path: Path) -> None:
-    pipe = tmp_path / "m.gguf"
-    os.mkfifo(pipe)
-    told: list[str] = []
-
-    def measure() -> None:
-        with pytest.raises(HostError) as caught:
-            measure_file(str(pipe))
-        told.append(str(caught.value))
-
-    measuring = threading.Thread(target=measure)
-    measuring.start()
-    measuring.join(5)
-    if measuring.is_alive():
-        pipe.open("r+b", buffering=0).close()  # a writer, so that nothing waits for ever
-        measuring.join()
-        pytest.fail("it waited for a writer")
-    assert told == [f"model {pipe}: is no file"]
 
 
 def test_a_name_that_no_file_can_have_is_told() -> None:

@@ -102,7 +102,9 @@ async def _forecast(
             machine = placed.machine
     finally:
         await monitor.stop()
-    return Forecast(describe_devices(snapshot, {}), snapshot.reason, tuple(pools))
+    return Forecast(
+        describe_devices(snapshot, {}, machine.reservations), snapshot.reason, tuple(pools)
+    )
 
 
 async def _find_problems(

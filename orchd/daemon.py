@@ -87,7 +87,7 @@ async def _run(
     reckoner = Reckoner(ADAPTERS, learned)
     supervisor: Supervisor = Supervisor(config, ADAPTERS, gate, NvmlReader().read, reckoner)
     context = Context(
-        *(service, config.pools, supervisor.statuses),
+        *(service, config.pools, supervisor.statuses, supervisor.incidents),
         *(supervisor.devices, lambda: supervisor.snapshot.reason),
     )
     server = HttpServer(Door(context, token.value), limits_from(config.server))

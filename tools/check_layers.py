@@ -75,6 +75,7 @@ ROOMS: dict[str, Room] = {
     "runner": Room(
         pure=(
             *("lifecycle", "restart", "output", "environment", "status", "slot_gate"),
+            *("exit_status", "incident", "history", "load_progress"),
             *("snapshot", "allowed", "placement", "ledger", "room"),
             *("footprint", "reckoning", "model_facts", "gguf", "gguf_cursor", "tensor_types"),
             *("remembered",),
@@ -82,6 +83,7 @@ ROOMS: dict[str, Room] = {
         shells=(
             *("devices", "nvml", "host_memory", "resources", "returns", "turns"),
             *("ports", "process", "launch", "readiness", "replica", "retry", "supervisor"),
+            *("attempt", "listener", "process_tree"),
             *("executable", "slow_call", "reckoner", "model_file", "learned"),
         ),
         alone={"tether": ()},
@@ -127,6 +129,7 @@ PURE_STDLIB = {
 PURE_NAMES = {
     "codecs": ("IncrementalDecoder", "getincrementaldecoder"),
     "http": ("HTTPMethod", "HTTPStatus"),
+    "signal": ("Signals",),
     "uuid": ("UUID",),
 }
 PURE_THIRD_PARTY = ("h11", "orjson")  # bytes in, values out

@@ -45,9 +45,47 @@ class DeviceView(Protocol):
     @property
     def free_bytes(self) -> int | None: ...
     @property
+    def reserved_bytes(self) -> int: ...
+    @property
     def utilization(self) -> int | None: ...
     @property
     def reason(self) -> str | None: ...
+
+
+class ExitView(Protocol):
+    """How a process ended."""
+
+    @property
+    def code(self) -> int | None: ...
+    @property
+    def signal(self) -> str | None: ...
+
+
+class IncidentView(Protocol):
+    """An engine's death as the supervisor keeps it."""
+
+    @property
+    def ended_at(self) -> float: ...
+    @property
+    def replica_id(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def cause(self) -> str: ...
+    @property
+    def exit_status(self) -> ExitView | None: ...
+    @property
+    def ready_s(self) -> float: ...
+    @property
+    def tasks(self) -> Sequence[str]: ...
+    @property
+    def memory_before_bytes(self) -> int | None: ...
+    @property
+    def memory_after_bytes(self) -> int | None: ...
+    @property
+    def last_lines(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +96,8 @@ class Context:
     pools: tuple[PoolConfig, ...]
     replicas: Callable[[str], Sequence[ReplicaView]]
     """The replicas of a pool, by its id."""
+    incidents: Callable[[str], Sequence[IncidentView]]
+    """The last deaths of engines of a pool, by its id, the newest last."""
     devices: Callable[[], Sequence[DeviceView]]
     """The GPUs as they were seen last."""
     devices_reason: Callable[[], str | None]

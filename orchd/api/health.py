@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
 import orchd
 from orchd.api import wire
-from orchd.api.context import Context, DeviceView, ReplicaView
+from orchd.api.context import Context, DeviceView, IncidentView, ReplicaView
 from orchd.config.model import PoolConfig
 from orchd.http1.messages import Reply, Request
 
@@ -55,6 +56,7 @@ def _describe_pool(context: Context, pool: PoolConfig) -> dict[str, Any]:
         "model_state": "Active",
         "queue": {p.value: n for p, n in context.service.queue_depths(pool.id).items()},
         "replicas": [_describe_replica(context, pool.id, replica) for replica in replicas],
+        "incidents": [_describe_incident(incident) for incident in context.incidents(pool.id)],
     }
 
 
@@ -72,6 +74,24 @@ def _describe_replica(context: Context, pool_id: str, replica: ReplicaView) -> d
     }
 
 
+def _describe_incident(incident: IncidentView) -> dict[str, Any]:
+    status = incident.exit_status
+    return {
+        "at": datetime.fromtimestamp(incident.ended_at, UTC).isoformat(timespec="milliseconds"),
+        "replica_id": incident.replica_id,
+        "device": incident.device,
+        "pid": incident.pid,
+        "cause": incident.cause,
+        "exit_code": status.code if status else None,
+        "signal": status.signal if status else None,
+        "ready_s": round(incident.ready_s, 3),
+        "tasks": list(incident.tasks),
+        "memory_before_bytes": incident.memory_before_bytes,
+        "memory_after_bytes": incident.memory_after_bytes,
+        "last_lines": list(incident.last_lines),
+    }
+
+
 def _describe_device(device: DeviceView) -> dict[str, Any]:
     return {
         "device": device.device,
@@ -79,6 +99,7 @@ def _describe_device(device: DeviceView) -> dict[str, Any]:
         "name": device.name,
         "total_bytes": device.total_bytes,
         "free_bytes": device.free_bytes,
+        "reserved_bytes": device.reserved_bytes,
         "utilization": device.utilization,
         "reason": device.reason,
     }

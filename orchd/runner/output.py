@@ -1,7 +1,8 @@
 """An engine's output: cut into lines, the last ones kept, what goes to our log limited.
 
-A flood costs a bounded share of it: lines beyond the rate are counted and not logged, long lines
-are cut. Invariant: ``tail`` always holds the last lines, logged or not.
+A flood costs a bounded share of everything: of a piece of output no more lines are cut than may be
+logged or kept, the others are only counted. Long lines are cut short. Invariant: ``tail`` always
+holds the last lines, logged or not.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ from collections import deque
 
 TAIL_LINES = 50
 LINE_BYTES = 1000
-LINES_PER_S = 100.0
-"""Lines a second that reach the log, after a burst of as many."""
+BURST_LINES = 200
+"""How many lines reach the log at once: what an engine says while it loads."""
+LINES_PER_S = 20.0
+"""How many more from then on."""
 
+_MOST_CUT_LINES = 4 * TAIL_LINES
+"""Enough to find the last ones among blank lines."""
 _TROUBLE = ("error", "fail", "couldn't", "cannot")
 
 
@@ -20,51 +25,69 @@ class EngineOutput:
     """One engine process's output."""
 
     def __init__(self, now_s: float) -> None:
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._tail: deque[bytes] = deque(maxlen=TAIL_LINES)
         self._rest = b""
-        self._allowance = LINES_PER_S
+        self._allowance = float(BURST_LINES)
         self._refilled_s = now_s
         self._dropped = 0
-        self.last_output_s = now_s
-        """When the engine last said anything, for the stall deadline of its load."""
+        self.size_bytes = 0
+        """All that it has ever said."""
 
     @property
     def tail(self) -> tuple[str, ...]:
         """The last lines, oldest first; one that has no end yet counts."""
-        unended = _read_line(self._rest)
-        return tuple([*self._tail, unended][-TAIL_LINES:] if unended else self._tail)
+        lines = [text for line in (*self._tail, self._rest) if (text := _read_line(line))]
+        return tuple(lines[-TAIL_LINES:])
 
     @property
     def last_words(self) -> str:
         """What says best why the engine is gone: the last two lines that name an error.
 
-        Two, for the very last one is often a mere farewell (llama.cpp: "exiting due to ...").
+        Two, for the very last one is often a mere farewell (llama.cpp: "exiting due to ..."). Empty
+        where it said nothing.
         """
         tail = self.tail
         named = [line for line in tail if any(word in line.lower() for word in _TROUBLE)]
-        return "; ".join(named[-2:] or tail[-1:]) or "it said nothing"
+        return "; ".join(named[-2:] or tail[-1:])
 
     def feed(self, data: bytes, now_s: float) -> list[str]:
         """Take a piece of output; return the lines to log."""
-        self.last_output_s = now_s
-        *lines, rest = (self._rest + data).split(b"\n")
+        self.size_bytes += len(data)
+        # A bar of progress overwrites its line; each state of it is one.
+        text = self._rest + data.replace(b"\r", b"\n")
+        ended, line_end, rest = text.rpartition(b"\n")
         self._rest = rest[:LINE_BYTES]
+        if not line_end:
+            return []
+        self._keep(ended)
         self._refill(now_s)
-        return [said for line in lines if (text := _read_line(line)) for said in self._admit(text)]
+        return self._admit(ended)
+
+    def _keep(self, ended: bytes) -> None:
+        """Cut off the last lines; whatever stands before them stays in one piece."""
+        before, *pieces = ended.rstrip().rsplit(b"\n", _MOST_CUT_LINES)
+        if b"\n" not in before:
+            pieces.insert(0, before)
+        self._tail.extend(piece[:LINE_BYTES] for piece in pieces if piece.strip())
 
     def _refill(self, now_s: float) -> None:
         gained = (now_s - self._refilled_s) * LINES_PER_S
-        self._allowance = min(self._allowance + gained, LINES_PER_S)
+        self._allowance = min(self._allowance + gained, BURST_LINES)
         self._refilled_s = now_s
 
-    def _admit(self, text: str) -> list[str]:
-        self._tail.append(text)
-        if self._allowance < 1:
-            self._dropped += 1
-            return []
-        self._allowance -= 1
-        dropped, self._dropped = self._dropped, 0
-        return [f"... {dropped} lines left out", text] if dropped else [text]
+    def _admit(self, ended: bytes) -> list[str]:
+        """The first lines, as many as may be logged; the others are counted."""
+        admitted = int(self._allowance)
+        pieces = ended.split(b"\n", admitted) if admitted else [ended]
+        beyond = pieces.pop() if len(pieces) > admitted else None
+        lines = [text for piece in pieces if (text := _read_line(piece))]
+        self._allowance -= len(lines)
+        if lines and self._dropped:
+            lines.insert(0, f"... {self._dropped} lines left out")
+            self._dropped = 0
+        if beyond is not None:
+            self._dropped += beyond.count(b"\n") + 1
+        return lines
 
 
 def _read_line(line: bytes) -> str:

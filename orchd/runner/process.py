@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchd.errors import HostError
+from orchd.runner.exit_status import ExitStatus
 
 _TETHER = str(Path(__file__).with_name("tether.py"))
 _READ_BYTES = 64 * 1024
@@ -35,8 +36,7 @@ class Watcher:
     """Who hears of the process, on the event loop."""
 
     on_output: Callable[[bytes], None]
-    on_exit: Callable[[str], None]
-    """Gets how it ended, in words."""
+    on_exit: Callable[[ExitStatus], None]
 
 
 class EngineProcess:
@@ -74,12 +74,19 @@ class EngineProcess:
         self._loop.add_reader(self._pipe.fileno(), self._read)
         self._loop.add_reader(self._pidfd, self._on_exit)
 
-    async def stop(self, grace_s: float) -> None:
-        """SIGTERM to the group, SIGKILL after the grace; returns when it is gone and reaped."""
-        self._signal(signal.SIGTERM)
-        await asyncio.wait([self._exited], timeout=grace_s)
+    async def stop(self, grace_s: float, kill_timeout_s: float) -> bool:
+        """SIGTERM to the group, SIGKILL after the grace; True when it is gone and reaped.
+
+        Without any grace SIGKILL at once.
+        False where it is there still so long after its SIGKILL: it waits inside the kernel, for a
+        driver or a disk. ``on_exit`` is called whenever it ends after all.
+        """
+        if grace_s:
+            self._signal(signal.SIGTERM)
+            await asyncio.wait([self._exited], timeout=grace_s)
         self.kill()
-        await asyncio.wait([self._exited])
+        await asyncio.wait([self._exited], timeout=kill_timeout_s)
+        return self._exited.done()
 
     def kill(self) -> None:
         """SIGKILL to the group now; nothing happens to one that is gone."""
@@ -124,7 +131,7 @@ class EngineProcess:
         self._loop.remove_reader(self._pipe.fileno())
         self._pipe.close()
         self._exited.set_result(None)
-        self._watcher.on_exit(_describe(code))
+        self._watcher.on_exit(ExitStatus.of(code))
 
 
 def _is_group_there(group: int) -> bool:
@@ -135,12 +142,3 @@ def _is_group_there(group: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def _describe(code: int) -> str:
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        return f"was ended by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was ended by signal {-code}"

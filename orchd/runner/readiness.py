@@ -1,78 +1,102 @@
 """Waits until an engine has proven that it serves: it answers, it is ours, it makes a token.
 
 A 200 from /health proves nothing of the decode loop, and another program may answer on a stolen
-port; so a replica is ready when it has streamed one real token to our key and named our model.
+port. So the kernel must not know of a stranger on the port, the answerer must refuse a key that is
+not ours (before it has seen the one that is), name our model, and stream one real token.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 
 from orchd.config.model import PoolConfig
 from orchd.engines.adapter import Adapter, Done, Endpoint, Generation, Identity, Refused
 from orchd.engines.client import Answer, Receiver, exchange
 from orchd.errors import EngineError
+from orchd.runner.load_progress import LoadProgress, Signs
 
 _PROBE_INTERVAL_S = 0.1
 _PROBE_TIMEOUT_S = 5.0
 _FIRST_TOKEN = Generation(prompt="Hello", max_tokens=1, sampling={"temperature": 0})
 
 
-async def prove_ready(
-    adapter: Adapter,
-    pool: PoolConfig,
-    endpoint: Endpoint,
-    model: str,
-    last_output_s: Callable[[], float],
-) -> Identity:
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An engine that is to prove itself, and what can be seen of it besides its answers."""
+
+    adapter: Adapter
+    pool: PoolConfig
+    endpoint: Endpoint
+    read_signs: Callable[[str], Signs]
+    """Its signs of progress now; it is told how the engine answers."""
+    is_strange: Callable[[], Awaitable[bool]]
+    """True where somebody else is known to listen on its port."""
+
+
+async def prove_ready(candidate: Candidate) -> Identity:
     """Return who answers, once it has made a token.
 
-    Raises EngineError where it makes no progress (no output, no change of its health) for
-    ``load_stall_s``, or answers as no engine of ours would.
+    Raises EngineError where it makes no progress for ``load_stall_s``, or answers as no engine of
+    ours would.
     """
-    await _wait_until_healthy(adapter, pool, endpoint, last_output_s)
+    await _wait_until_healthy(candidate)
+    endpoint, patience_s = candidate.endpoint, candidate.pool.load_stall_s
+    if await candidate.is_strange():
+        raise EngineError(f"does not listen on its port {endpoint.port}: another program does")
     try:
-        async with asyncio.timeout(pool.load_stall_s):
-            answer = await exchange(endpoint, adapter.identity_request())
-            if answer.status != 200:
-                raise EngineError(f"answered HTTP {answer.status} when asked who it is")
-            identity = adapter.read_identity(answer.body)
-            if identity.model != model:
-                raise EngineError(f"answers for another model, {identity.model}")
-            await _make_token(adapter, pool, endpoint)
+        async with asyncio.timeout(patience_s):
+            await _make_sure_of_the_key(candidate)
+            identity = await _identify(candidate)
+            await _make_token(candidate)
     except TimeoutError as error:
-        raise EngineError(f"loaded, but made no token in {pool.load_stall_s:g} s") from error
+        raise EngineError(f"loaded, but made no token in {patience_s:g} s") from error
     return identity
 
 
-async def _wait_until_healthy(
-    adapter: Adapter, pool: PoolConfig, endpoint: Endpoint, last_output_s: Callable[[], float]
-) -> None:
+async def _wait_until_healthy(candidate: Candidate) -> None:
     loop = asyncio.get_running_loop()
-    health, changed_s = "", loop.time()
-    while True:
-        answer = await _probe(adapter, endpoint)
-        if isinstance(answer, Answer) and answer.status == 200:
-            return
-        now_s = loop.time()
-        if str(answer) != health:
-            health, changed_s = str(answer), now_s
-        if now_s - max(changed_s, last_output_s()) > pool.load_stall_s:
-            raise EngineError(f"made no progress at loading for {pool.load_stall_s:g} s")
+    progress, stall_s = LoadProgress(loop.time()), candidate.pool.load_stall_s
+    while (health := await _probe(candidate)) != "200":
+        progress.see(candidate.read_signs(health), loop.time())
+        if progress.idle_s(loop.time()) > stall_s:
+            raise EngineError(f"made no progress at loading for {stall_s:g} s")
         # Engines tell nobody when they have loaded: asking again is the only way to know.
         await asyncio.sleep(_PROBE_INTERVAL_S)
 
 
-async def _probe(adapter: Adapter, endpoint: Endpoint) -> Answer | str:
+async def _probe(candidate: Candidate) -> str:
+    """Its HTTP status; ``silent`` where it answers none."""
     try:
         async with asyncio.timeout(_PROBE_TIMEOUT_S):
-            return await exchange(endpoint, adapter.health_request())
-    except (EngineError, TimeoutError) as error:
-        return str(error)
+            answer = await exchange(candidate.endpoint, candidate.adapter.health_request())
+            return str(answer.status)
+    except (EngineError, TimeoutError):
+        return "silent"
 
 
-async def _make_token(adapter: Adapter, pool: PoolConfig, endpoint: Endpoint) -> None:
+async def _make_sure_of_the_key(candidate: Candidate) -> None:
+    """Whoever takes any key serves every user of this machine, past the daemon's token."""
+    stranger = replace(candidate.endpoint, key=secrets.token_urlsafe(32))
+    answer = await exchange(stranger, candidate.adapter.identity_request())
+    if answer.status not in (401, 403):
+        raise EngineError(f"answered HTTP {answer.status} to a key that is not its own")
+
+
+async def _identify(candidate: Candidate) -> Identity:
+    answer: Answer = await exchange(candidate.endpoint, candidate.adapter.identity_request())
+    if answer.status != 200:
+        raise EngineError(f"answered HTTP {answer.status} when asked who it is")
+    identity = candidate.adapter.read_identity(answer.body)
+    if identity.model != candidate.pool.model:
+        raise EngineError(f"answers for another model, {identity.model}")
+    return identity
+
+
+async def _make_token(candidate: Candidate) -> None:
+    adapter, pool = candidate.adapter, candidate.pool
     parser = adapter.new_parser(_FIRST_TOKEN)
     last: list[Done | Refused] = []
 
@@ -80,7 +104,7 @@ async def _make_token(adapter: Adapter, pool: PoolConfig, endpoint: Endpoint) ->
         last.extend(event for event in parser.feed(chunk) if isinstance(event, Done | Refused))
 
     request = adapter.generation_request(pool, _FIRST_TOKEN)
-    answer = await exchange(endpoint, request, Receiver(lambda: None, on_body))
+    answer = await exchange(candidate.endpoint, request, Receiver(lambda: None, on_body))
     if answer.status != 200:
         last.append(adapter.read_refusal(answer.status, answer.body))
     match last:

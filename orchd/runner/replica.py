@@ -5,8 +5,9 @@ the table always sees the state that it left. Work that takes time (placing, pro
 wait for a retry) is one asyncio task or timer at most, and ends in an event; who waits because
 there is no room is woken before its time once there is.
 
-Invariants: only ``_post`` sets ``state``; a reservation and a port are held from PLACED until
-GIVE_BACK, which comes only once the process is reaped; slots are open in READY only.
+Invariants: only ``_post`` sets ``state``; only ``want`` and ``unwant`` say whether it is wanted; a
+reservation and a port are held from PLACED until GIVE_BACK, which comes only once the process is
+reaped, or are left to a process that cannot be killed; slots are open in READY only.
 """
 
 from __future__ import annotations
@@ -15,20 +16,19 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from functools import partial
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import Adapter, Endpoint
+from orchd.engines.adapter import Adapter
 from orchd.errors import EngineError, HostError
 from orchd.runner import lifecycle
-from orchd.runner.launch import launch_engine
+from orchd.runner.attempt import Attempt
+from orchd.runner.exit_status import ExitStatus
+from orchd.runner.history import History
+from orchd.runner.incident import Incident, IncidentLog
 from orchd.runner.lifecycle import Action, Event, State
-from orchd.runner.output import EngineOutput
 from orchd.runner.placement import ReplicaPlan
-from orchd.runner.ports import HOST
-from orchd.runner.process import EngineProcess, Watcher
-from orchd.runner.readiness import prove_ready
-from orchd.runner.resources import Lease, NoRoom, Resources
+from orchd.runner.resources import Lease, NoRoom, OnReturned, Resources
 from orchd.runner.restart import Timing
 from orchd.runner.retry import Retry
 from orchd.runner.slot_gate import SlotGate
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Replica:
-    """One wanted engine process on one device."""
+    """One engine process on one device, for as long as it is wanted."""
 
     def __init__(
         self,
@@ -48,13 +48,17 @@ class Replica:
         resources: Resources,
         gate: SlotGate,
         timing: Timing,
+        incidents: IncidentLog,
     ) -> None:
         self.plan = plan
         self._pool = pool
         self._adapter = adapter
         self._resources = resources
         self._gate = gate
+        self._timing = timing
+        self._incidents = incidents
         self._loop = asyncio.get_running_loop()
+        self._is_wanted = False
         self._state = State.DOWN
         self._since_s = self._loop.time()
         self._is_down = asyncio.Event()
@@ -64,68 +68,74 @@ class Replica:
         self._retry = Retry(resources, lambda: self._post(Event.RETRY_DUE))
         self._lease: Lease | None = None
         self._no_room: NoRoom | None = None
-        self._process: EngineProcess | None = None
-        self._output = EngineOutput(self._since_s)
-        self._policy = timing.restart
-        self._stop_grace_s = timing.stop_grace_s
-        self._starts = 0
-        self._opened_s = self._since_s
-        self._ready_for_s = 0.0
-        self._failure = ""
+        self._attempt: Attempt | None = None
+        self._history = History(timing.restart)
+        self._death: Incident | None = None
+        self._on_returned: OnReturned | None = None
         self._version: str | None = None
         self._do: dict[Action, Callable[[], None]] = {
             Action.PLACE: lambda: self._start_work(self._place()),
             Action.SPAWN: self._spawn,
             Action.OPEN_SLOTS: self._open_slots,
             Action.CLOSE_SLOTS: self._close_slots,
-            Action.STOP_PROCESS: self._stop_process,
+            Action.STOP_PROCESS: lambda: self._start_work(self._stop(timing.stop_grace_s)),
+            Action.KILL_PROCESS: lambda: self._start_work(self._stop(grace_s=0)),
+            Action.RECORD: self._record,
             Action.GIVE_BACK: self._give_back,
+            Action.ABANDON: self._abandon,
             Action.SCHEDULE_RETRY: self._schedule_retry,
             Action.CANCEL_WORK: self._cancel_work,
+            Action.DECIDE_NEXT: self._decide_next,
         }
 
     # -- what the supervisor asks --------------------------------------------------------------
 
     def want(self) -> None:
-        """Bring it up, and up again after every failure."""
-        self._post(Event.WANT)
+        """Bring it up, and up again after every failure; one that is being stopped, after that."""
+        self._is_wanted = True
+        if self._state is State.DOWN:
+            self._history.forget_failure()
+            self._decide_next()
 
     async def unwant(self) -> None:
         """Take it down; returns when its process is gone and all that it held is given back."""
-        if self._state not in (State.DOWN, State.STOPPING):
-            self._post(Event.UNWANT)
+        self._is_wanted = False
+        self._history.forget_failure()
         if self._state is not State.DOWN:
+            self._post(Event.STOP)
+        while self._state is not State.DOWN:
             await self._is_down.wait()
 
     def report_stuck(self, reason: str) -> None:
-        """Start it afresh: it is ready and does not do as it should."""
-        self._failure = reason
-        self._post(Event.STUCK)
+        """Start it afresh: it does not do as it should. Nothing happens where it is not ready."""
+        if self._state is State.READY:
+            self._history.condemn(reason)
+            self._post(Event.STUCK)
 
     def hurry(self) -> None:
         """Do not wait any longer for an engine that is being stopped."""
-        if self._state is State.STOPPING and self._process is not None:
-            self._process.kill()
+        if self._state is State.STOPPING:
+            self._held_attempt().kill()
 
     def lose_device(self, why: str) -> None:
         """Its GPU computes nothing any more: it is tried elsewhere, or here once that is back."""
         if self._state in (State.LOADING, State.READY):
-            self._failure = f"its device {self._held_lease().device} {why}"
+            self._history.condemn(f"its device {self._held_lease().device} {why}")
             self._post(Event.DEVICE_LOST)
 
     def status(self) -> ReplicaStatus:
         """How it stands now."""
-        so_far_s = self._loop.time() - self._since_s
-        left_s = max(self._policy.delay_s - so_far_s, 0.0)
+        history, so_far_s = self._history, self._loop.time() - self._since_s
+        left_s = max(history.delay_s - so_far_s, 0.0)
         return ReplicaStatus(
             replica_id=self.plan.replica_id,
             device=None if self._lease is None else self._lease.device,
             state=self._state,
-            pid=None if self._process is None else self._process.pid,
-            restarts=max(self._starts - 1, 0),
-            reason=explain(self._state, so_far_s, self._failure, self._policy.delay_s),
+            pid=None if self._attempt is None else self._attempt.pid,
+            restarts=history.restarts,
+            reason=explain(self._state, so_far_s, history.failure, history.delay_s),
             engine_version=self._version,
-            has_failed=bool(self._failure),
+            has_failed=bool(history.failure),
             retry_s=left_s if self._state is State.BACKOFF else None,
         )
 
@@ -156,7 +166,7 @@ class Replica:
                 # The actions behind it still give back what is held and schedule what comes next.
                 log.exception("%s failed replica=%s", action, self.plan.replica_id)
 
-    def _start_work(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_work(self, work: Coroutine[None, None, None]) -> None:
         name = f"replica {self.plan.replica_id} {self._state}"
         self._work = self._loop.create_task(work, name=name)
 
@@ -184,106 +194,103 @@ class Replica:
                     self._post(Event.PLACED)
 
     def _find_no_device(self, reason: str, no_room: NoRoom | None = None) -> None:
-        self._failure, self._no_room = reason, no_room
-        self._post(Event.NO_FIT)
+        self._no_room = no_room
+        self._fail_to_start(reason, Event.NO_FIT)
+
+    def _fail_to_start(self, reason: str, event: Event) -> None:
+        log.warning("could not start pool=%s replica=%s: %s", *self._names, reason)
+        self._history.fail(reason)
+        self._post(event)
 
     def _spawn(self) -> None:
-        self._output = EngineOutput(self._loop.time())
         try:
-            self._version = self._start_process(self._held_lease())
+            self._attempt = Attempt(
+                *(self.plan.replica_id, self._pool, self._adapter, self._resources),
+                *(self._held_lease(), partial(self._end, Event.EXITED)),
+            )
         except HostError as error:
-            self._failure = str(error)
-            self._post(Event.SPAWN_FAILED)
+            self._fail_to_start(str(error), Event.SPAWN_FAILED)
         except Exception:
             # Whatever it was: a replica that is said to load and has no process would be stuck.
             log.exception("spawning failed replica=%s", self.plan.replica_id)
-            self._failure = "a bug in orchd"
-            self._post(Event.SPAWN_FAILED)
+            self._fail_to_start("a bug in orchd", Event.SPAWN_FAILED)
         else:
-            self._starts += 1
-            self._start_work(self._prove())
+            self._version = self._attempt.version
+            self._history.begin()
+            self._start_work(self._prove(self._attempt))
 
-    def _start_process(self, lease: Lease) -> str | None:
-        """Start the engine; its version where that is known without asking it."""
-        watcher = Watcher(self._on_output, self._on_exit)
-        self._process, version = launch_engine(self._adapter, self._pool, lease, watcher)
-        self._resources.note_process(lease, self._process.pid)
-        log.info(
-            "started an engine pool=%s replica=%s device=%s pid=%d port=%d",
-            *(self._pool.id, self.plan.replica_id, lease.device, self._process.pid, lease.port),
-        )
-        return version
-
-    async def _prove(self) -> None:
+    async def _prove(self, attempt: Attempt) -> None:
         try:
-            identity = await prove_ready(
-                self._adapter,
-                self._pool,
-                self._endpoint(),
-                self._pool.model,
-                lambda: self._output.last_output_s,
-            )
-            await self._resources.prove_memory(self._held_lease(), self._pool)
+            await attempt.prove()
         except EngineError as error:
-            self._failure = str(error)
+            self._history.condemn(str(error))
             self._post(Event.LOAD_FAILED)
         except Exception:
             log.exception("readiness check failed replica=%s", self.plan.replica_id)
-            self._failure = "a bug in orchd"
+            self._history.condemn("a bug in orchd")
             self._post(Event.LOAD_FAILED)
         else:
-            self._version = self._version or identity.version
+            self._version = attempt.version
             self._post(Event.PROVEN)
 
     def _open_slots(self) -> None:
-        log.info("became ready pool=%s replica=%s", self._pool.id, self.plan.replica_id)
-        self._opened_s = self._loop.time()
-        self._failure = ""
-        self._gate.open_slots(self._pool.id, self._endpoint(), self._pool.slots)
+        log.info("became ready pool=%s replica=%s", *self._names)
+        self._history.become_ready(self._loop.time())
+        self._gate.open_slots(self._pool.id, self._held_attempt().endpoint, self._pool.slots)
 
     def _close_slots(self) -> None:
-        self._ready_for_s = self._loop.time() - self._opened_s
-        self._gate.close_slots(self._pool.id, self.plan.replica_id)
+        tasks = self._gate.close_slots(*self._names)
+        self._history.cease(tasks, self._loop.time())
 
-    def _stop_process(self) -> None:
-        # Taken now: it may exit by itself before the work begins.
-        assert self._process is not None, f"{self.plan.replica_id} has nothing to stop"
-        self._start_work(self._process.stop(self._stop_grace_s))
+    async def _stop(self, grace_s: float) -> None:
+        if not await self._held_attempt().stop(grace_s, self._timing.kill_timeout_s):
+            self._end(Event.KILL_TIMED_OUT, None)
+
+    def _record(self) -> None:
+        death = self._history.end(self._death)
+        self._on_returned = None if death is None else self._incidents.add(death)
+        if death is not None:
+            log.warning("lost an engine pool=%s %s", self._pool.id, death)
 
     def _give_back(self) -> None:
-        self._resources.give_back(self._held_lease())
-        self._lease = None
+        self._resources.give_back(self._held_lease(), self._on_returned)
+        self._lease = self._attempt = None
+
+    def _abandon(self) -> None:
+        self._held_attempt().abandon()
+        self._lease = self._attempt = None
+
+    def _decide_next(self) -> None:
+        following = lifecycle.decide_next(
+            is_wanted=self._is_wanted, has_failed=bool(self._history.failure)
+        )
+        if following is not None:
+            self._post(following)
 
     def _schedule_retry(self) -> None:
-        self._policy = self._policy.after_failure(self._ready_for_s)
-        self._ready_for_s = 0.0
-        delay_s = self._policy.delay_s
-        log.warning(
-            "failed, tries again in %g s pool=%s replica=%s: %s",
-            *(delay_s, self._pool.id, self.plan.replica_id, self._failure),
-        )
+        delay_s = self._history.plan_retry()
+        log.info("tries again in %g s pool=%s replica=%s", delay_s, *self._names)
         self._retry.schedule(delay_s, self._no_room)
         self._no_room = None
 
-    # -- what the process tells ----------------------------------------------------------------
-
-    def _on_output(self, data: bytes) -> None:
-        for line in self._output.feed(data, self._loop.time()):
-            log.debug("replica=%s | %s", self.plan.replica_id, line)
-
-    def _on_exit(self, how: str) -> None:
-        self._process = None
-        how = f"{how}: {self._output.last_words}"
-        # A stream that breaks is often heard of before the exit that broke it, which says why.
-        self._failure = f"{self._failure}; then {how}" if self._state is State.FAILING else how
-        self._post(Event.EXITED)
+    def _end(self, event: Event, exit_status: ExitStatus | None) -> None:
+        """Its process is gone, or cannot be made to go."""
+        verdict = self._history.verdict
+        is_asked = self._state is State.STOPPING and not verdict and exit_status is not None
+        attempt = self._held_attempt()
+        self._death = None if is_asked else attempt.describe_end(exit_status, verdict)
+        self._post(event)
 
     # -- what it holds -------------------------------------------------------------------------
 
-    def _endpoint(self) -> Endpoint:
-        lease = self._held_lease()
-        return Endpoint(self.plan.replica_id, HOST, lease.port, lease.key)
+    @property
+    def _names(self) -> tuple[str, str]:
+        return self._pool.id, self.plan.replica_id
 
     def _held_lease(self) -> Lease:
         assert self._lease is not None, f"{self.plan.replica_id} holds nothing in {self._state}"
         return self._lease
+
+    def _held_attempt(self) -> Attempt:
+        assert self._attempt is not None, f"{self.plan.replica_id} runs nothing in {self._state}"
+        return self._attempt

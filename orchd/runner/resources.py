@@ -27,11 +27,14 @@ from orchd.runner.ports import PortPool
 from orchd.runner.reckoner import Reckoner
 from orchd.runner.returns import RETURN_TIMEOUT_S, Returns
 from orchd.runner.room import Waiter, WaitingRoom
-from orchd.runner.snapshot import Snapshot
+from orchd.runner.snapshot import Snapshot, quarantine
 from orchd.runner.status import DeviceStatus, describe_devices
 from orchd.runner.turns import Turns
 
 log = logging.getLogger(__name__)
+
+OnReturned = Callable[[int | None], None]
+"""Gets what is in use of the device then; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +76,9 @@ class Resources:
         self._turns = Turns(self._returns)
         self._room = WaitingRoom()
         self._ports = PortPool()
+        self._on_returned: dict[Holding, OnReturned] = {}
+        self._unkillable: dict[Holding, str] = {}
+        """Why nobody is placed on the holding's GPU any more."""
         monitor.watch(self._look)
 
     @property
@@ -83,7 +89,8 @@ class Resources:
     def devices(self) -> tuple[DeviceStatus, ...]:
         """Every GPU, as it was seen last."""
         owed = {device: owed.reason for device, owed in self._returns.owed.items()}
-        return describe_devices(self._monitor.snapshot, owed)
+        machine = self._machine(self._monitor.snapshot)
+        return describe_devices(machine.snapshot, owed, machine.reservations)
 
     def reserved(self) -> tuple[Reservation, ...]:
         """What is promised to replicas now."""
@@ -152,13 +159,25 @@ class Resources:
 
     def _machine(self, snapshot: Snapshot, without: Holding | None = None) -> Machine:
         reservations = self._ledger.reservations(snapshot, read_anonymous_bytes, without)
-        return Machine(snapshot, read_host_memory(), reservations)
+        shunned = {holding.device: reason for holding, reason in self._unkillable.items()}
+        return Machine(quarantine(snapshot, shunned), read_host_memory(), reservations)
 
     # -- loading -------------------------------------------------------------------------------
 
     def note_process(self, lease: Lease, pid: int) -> None:
         """The replica's process runs; its pid is its session's."""
         lease.holding.session = pid
+
+    def seen_bytes(self, lease: Lease) -> int:
+        """What the replica has of its GPU, by the last reading; 0 on the CPU.
+
+        Where the driver does not tell, all that is in use there.
+        """
+        gpu, session = self._monitor.snapshot.find(lease.device), lease.holding.session
+        if gpu is None or session is None:
+            return 0
+        told = gpu.bytes_of(session)
+        return gpu.used_bytes if told is None else told
 
     async def prove_memory(self, lease: Lease, pool: PoolConfig) -> None:
         """Make sure that a replica that answers is on the GPU it was given, and measure it.
@@ -202,11 +221,19 @@ class Resources:
 
     # -- giving back ---------------------------------------------------------------------------
 
-    def give_back(self, lease: Lease) -> None:
+    def used_bytes(self, device: str) -> int | None:
+        """What is in use of a GPU by the last reading; None for the CPU, and where none was."""
+        gpu = self._monitor.snapshot.find(device)
+        return None if gpu is None else gpu.used_bytes
+
+    def give_back(self, lease: Lease, on_returned: OnReturned | None = None) -> None:
         """The replica's process is gone. Its reservation ends when its memory is seen to be back,
-        the turn that it may have at once."""
+        the turn that it may have at once; ``on_returned`` is called with the reservation's end."""
         self._ports.give_back(lease.port)
         holding = lease.holding
+        if on_returned is not None:
+            self._on_returned[holding] = on_returned
+        self._unkillable.pop(holding, None)
         gpu = self._monitor.snapshot.find(holding.device)
         if holding.session is None or gpu is None:
             self._let_go(holding)
@@ -217,12 +244,23 @@ class Resources:
         # Not before: the next one in turn is to wait for what is outstanding.
         self._turns.give_back(holding)
 
+    def abandon(self, lease: Lease, pid: int) -> None:
+        """Its process cannot be killed: all that it holds stays held until ``give_back``, and
+        nobody else is placed on its GPU, whose driver it hangs in."""
+        self._turns.give_back(lease.holding)
+        if lease.device != CPU:
+            replica_id = lease.holding.replica_id
+            reason = f"an engine of replica {replica_id} (pid {pid}) cannot be killed"
+            self._unkillable[lease.holding] = reason
+
     def _let_go(self, holding: Holding) -> None:
         self._turns.give_back(holding)
         self._release(holding)
 
     def _release(self, holding: Holding) -> None:
         self._ledger.release(holding)
+        if (on_returned := self._on_returned.pop(holding, None)) is not None:
+            on_returned(self.used_bytes(holding.device))
         self._look(self._monitor.snapshot)
 
     # -- waiting for room ----------------------------------------------------------------------

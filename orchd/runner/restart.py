@@ -37,3 +37,5 @@ class Timing:
     restart: RestartPolicy = RestartPolicy()
     stop_grace_s: float = 10.0
     """From SIGTERM to SIGKILL."""
+    kill_timeout_s: float = 10.0
+    """From SIGKILL to the verdict that it cannot be killed."""

@@ -14,5 +14,5 @@ class SlotGate:
 
     open_slots: Callable[[str, Endpoint, int], None]
     """Pool, where it answers, and how many."""
-    close_slots: Callable[[str, str], None]
-    """Pool and replica."""
+    close_slots: Callable[[str, str], tuple[str, ...]]
+    """Pool and replica; answers with the ids of the tasks that it has now."""

@@ -123,6 +123,17 @@ class Snapshot:
         return sorted((*self.gpus, *self.quarantined), key=lambda gpu: (gpu.index, gpu.uuid or ""))
 
 
+def quarantine(snapshot: Snapshot, reasons: Mapping[str, str]) -> Snapshot:
+    """The same moment, with those GPUs quarantined that ``reasons`` has by UUID."""
+    taken = [gpu for gpu in snapshot.gpus if gpu.uuid in reasons]
+    if not taken:
+        return snapshot
+    gpus = tuple(gpu for gpu in snapshot.gpus if gpu.uuid not in reasons)
+    ours = (_quarantine(gpu, reasons[gpu.uuid], is_lost=False) for gpu in taken)
+    quarantined = sorted((*snapshot.quarantined, *ours), key=lambda gpu: gpu.index)
+    return replace(snapshot, gpus=gpus, quarantined=tuple(quarantined))
+
+
 UNSEEN = Snapshot(reason="the NVIDIA driver has not been asked yet")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchd.runner.lifecycle import State
+from orchd.runner.placement import Reservation
 from orchd.runner.snapshot import Gpu, Quarantined, Snapshot
 
 
@@ -38,7 +39,7 @@ def explain(state: State, so_far_s: float, failure: str, delay_s: float) -> str 
             return None
         case State.BACKOFF:
             return f"{failure}; tries again in {max(delay_s - so_far_s, 0.0):.0f} s"
-        case State.FAILING:
+        case State.STOPPING if failure:
             return failure
         case State.PLACING | State.LOADING if failure:
             return f"{state} for {so_far_s:.0f} s, after: {failure}"
@@ -61,18 +62,26 @@ class DeviceStatus:
     name: str | None
     total_bytes: int | None
     free_bytes: int | None
+    reserved_bytes: int
+    """What is promised to replicas."""
     utilization: int | None
     reason: str | None
     """What is wrong with it; None when nothing is."""
 
 
-def describe_devices(snapshot: Snapshot, owed: Mapping[str, str]) -> tuple[DeviceStatus, ...]:
+def describe_devices(
+    snapshot: Snapshot,
+    owed: Mapping[str, str],
+    reservations: Sequence[Reservation] = (),
+) -> tuple[DeviceStatus, ...]:
     """Every GPU in the order of the indexes; ``owed`` has by UUID what one did not give back."""
-    return tuple(_describe_device(gpu, owed) for gpu in snapshot.each())
 
+    def describe(gpu: Gpu | Quarantined) -> DeviceStatus:
+        known = (gpu.uuid, gpu.index, gpu.name, gpu.total_bytes)
+        reserved_bytes = sum(r.size_bytes for r in reservations if r.device == gpu.uuid)
+        if isinstance(gpu, Quarantined):
+            return DeviceStatus(*known, None, reserved_bytes, None, gpu.reason)
+        free_bytes, reason = gpu.free_bytes, owed.get(gpu.uuid)
+        return DeviceStatus(*known, free_bytes, reserved_bytes, gpu.utilization, reason)
 
-def _describe_device(gpu: Gpu | Quarantined, owed: Mapping[str, str]) -> DeviceStatus:
-    known = (gpu.uuid, gpu.index, gpu.name, gpu.total_bytes)
-    if isinstance(gpu, Quarantined):
-        return DeviceStatus(*known, None, None, gpu.reason)
-    return DeviceStatus(*known, gpu.free_bytes, gpu.utilization, owed.get(gpu.uuid))
+    return tuple(describe(gpu) for gpu in snapshot.each())

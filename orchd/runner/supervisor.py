@@ -14,6 +14,7 @@ from orchd.config.model import Config, PoolConfig
 from orchd.engines.adapter import Adapter
 from orchd.runner.allowed import CPU, allow
 from orchd.runner.devices import INTERVAL_S, DeviceMonitor
+from orchd.runner.incident import Incident, IncidentLog
 from orchd.runner.lifecycle import State
 from orchd.runner.placement import ReplicaPlan, plan_replicas
 from orchd.runner.reckoner import Reckoner
@@ -52,6 +53,7 @@ class Supervisor:
         self._monitor.watch(self._follow)
         self._resources = Resources(self._monitor, reckoner, cpu_replicas)
         self._replicas: dict[str, list[Replica]] = {pool.id: [] for pool in config.pools}
+        self._incidents = {pool.id: IncidentLog() for pool in config.pools}
         self._is_stopping = False
 
     async def start(self) -> None:
@@ -90,6 +92,10 @@ class Supervisor:
         """How each replica of the pool stands; what it lacks stands for one that has no device."""
         statuses = tuple(replica.status() for replica in self._replicas[pool_id])
         return statuses or self._missing(pool_id)
+
+    def incidents(self, pool_id: str) -> tuple[Incident, ...]:
+        """The last deaths of engines of the pool, the newest last."""
+        return self._incidents[pool_id].all()
 
     def explain(self, pool_id: str) -> str:
         """Why the pool cannot serve, for the user."""
@@ -151,6 +157,9 @@ class Supervisor:
             )
         for plan in plans:
             adapter = self._adapters[pool.engine]
-            replica = Replica(plan, pool, adapter, self._resources, self._gate, self._timing)
+            replica = Replica(
+                *(plan, pool, adapter, self._resources, self._gate, self._timing),
+                self._incidents[pool.id],
+            )
             replicas.append(replica)
             replica.want()

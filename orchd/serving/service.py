@@ -129,11 +129,12 @@ class Service:
         pool.core.open_slots(endpoint.replica_id, slots)
         self._do(pool)
 
-    def close_slots(self, pool_id: str, replica_id: str) -> None:
+    def close_slots(self, pool_id: str, replica_id: str) -> tuple[str, ...]:
         """A replica takes no task any more; the streams it had end by themselves."""
         pool = self._pools[pool_id]
         pool.core.close_slots(replica_id)
         pool.replicas.pop(replica_id).closed.set_result(None)
+        return ()
 
     # -- what /health shows ----------------------------------------------------------------------
 

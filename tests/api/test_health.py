@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,9 @@ from orchd.api.context import Context
 from orchd.api.health import decide_status
 from orchd.api.routes import ROUTES
 from orchd.http1.messages import Head, Request, Response
-from tests.fakes.house import FakeDevice, FakeReplica, FakeService, build_context
+from orchd.runner.exit_status import ExitStatus
+from orchd.runner.incident import Incident
+from tests.fakes.house import TASK_ID, FakeDevice, FakeReplica, FakeService, build_context
 
 READY = FakeReplica()
 LOADING = FakeReplica("loads since 3 s", "loading")
@@ -65,7 +68,7 @@ def test_what_it_shows(replica: FakeReplica, status: int, word: str) -> None:
 
 
 def test_devices_are_shown_with_what_is_wrong_with_them() -> None:
-    lost = FakeDevice(None, 1, None, None, None, None, "has fallen off the bus")
+    lost = FakeDevice(None, 1, None, None, None, 0, None, "has fallen off the bus")
     context = build_context(FakeService(), READY, devices=(FakeDevice(), lost))
     document = json.loads(ask(context).body)
     assert document["devices_reason"] is None
@@ -76,6 +79,7 @@ def test_devices_are_shown_with_what_is_wrong_with_them() -> None:
             "name": "NVIDIA Card",
             "total_bytes": 8,
             "free_bytes": 7,
+            "reserved_bytes": 3,
             "utilization": 50,
             "reason": None,
         },
@@ -85,10 +89,52 @@ def test_devices_are_shown_with_what_is_wrong_with_them() -> None:
             "name": None,
             "total_bytes": None,
             "free_bytes": None,
+            "reserved_bytes": 0,
             "utilization": None,
             "reason": "has fallen off the bus",
         },
     ]
+
+
+DEATH = Incident(
+    ended_at=1_700_000_000.25,
+    replica_id="chat-0",
+    device="GPU-0",
+    pid=4242,
+    cause="was ended by SIGKILL: it said nothing",
+    exit_status=ExitStatus(None, "SIGKILL"),
+    last_lines=("loading", "bye"),
+    memory_before_bytes=900,
+    ready_s=12.3456,
+    tasks=(TASK_ID,),
+)
+
+
+@pytest.mark.parametrize(
+    ("exit_status", "code", "signal"),
+    [(ExitStatus(1, None), 1, None), (ExitStatus(None, "SIGKILL"), None, "SIGKILL"), (None,) * 3],
+)
+def test_the_last_deaths_of_a_pools_engines_are_shown(
+    exit_status: ExitStatus | None, code: int | None, signal: str | None
+) -> None:
+    death = replace(DEATH, exit_status=exit_status)
+    context = build_context(FakeService(), READY, incidents=(death, death))
+    (pool,) = json.loads(ask(context).body)["pools"]
+    assert len(pool["incidents"]) == 2
+    assert pool["incidents"][0] == {
+        "at": "2023-11-14T22:13:20.250+00:00",
+        "replica_id": "chat-0",
+        "device": "GPU-0",
+        "pid": 4242,
+        "cause": "was ended by SIGKILL: it said nothing",
+        "exit_code": code,
+        "signal": signal,
+        "ready_s": 12.346,
+        "tasks": [TASK_ID],
+        "memory_before_bytes": 900,
+        "memory_after_bytes": None,
+        "last_lines": ["loading", "bye"],
+    }
 
 
 def test_why_no_device_can_be_seen_is_shown_and_is_no_fault_of_a_pool_without() -> None:

@@ -186,7 +186,10 @@ def test_slow_readers_cost_nobody_anything_and_miss_nothing(drive: Drive[Any]) -
                 lambda pool_id: Outage("", None), lambda replica_id: 0, lambda *report: None
             )
             service = Service(config, ADAPTERS, wire.encode_event, runner)
-            context = Context(service, (pool,), lambda pool_id: (), lambda: (), lambda: None)
+            context = Context(
+                *(service, (pool,), lambda pool_id: (), lambda pool_id: ()),
+                *(lambda: (), lambda: None),
+            )
             door = _WatchedDoor(Door(context, TOKEN))
             server = _WatchedServer(door)
             listen = await server.start(Listen("127.0.0.1", 0))

@@ -9,6 +9,7 @@ from orchd.api import wire
 from orchd.api.context import Context
 from orchd.config.model import PoolConfig
 from orchd.engines.adapter import Generation
+from orchd.runner.incident import Incident
 from orchd.serving.dispatch import Slots
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.event_log import EventLog
@@ -42,6 +43,7 @@ class FakeDevice:
     name: str | None = "NVIDIA Card"
     total_bytes: int | None = 8
     free_bytes: int | None = 7
+    reserved_bytes: int = 3
     utilization: int | None = 50
     reason: str | None = None
 
@@ -89,12 +91,13 @@ class FakeService:
 def build_context(
     service: FakeService,
     *replicas: FakeReplica,
+    incidents: tuple[Incident, ...] = (),
     devices: tuple[FakeDevice, ...] = (),
     devices_reason: str | None = None,
 ) -> Context:
     """One pool named ``chat``, with these replicas."""
     pool = PoolConfig(id="chat", engine="llamacpp", model="/models/a.gguf")
     return Context(
-        *(cast(Service, service), (pool,), lambda pool_id: replicas),
+        *(cast(Service, service), (pool,), lambda pool_id: replicas, lambda pool_id: incidents),
         *(lambda: devices, lambda: devices_reason),
     )

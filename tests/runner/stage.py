@@ -71,6 +71,8 @@ class Stage:
         self.pool = pool
         self.open: dict[str, Endpoint] = {}
         self.opened = 0
+        self.tasks: tuple[str, ...] = ()
+        """What its replicas have at their end."""
         gate = SlotGate(self._open_slots, self._close_slots)
         config = Config(pools=(pool,))
         self.supervisor = Supervisor(
@@ -85,8 +87,9 @@ class Stage:
         self.open[endpoint.replica_id] = endpoint
         self.opened += 1
 
-    def _close_slots(self, pool_id: str, replica_id: str) -> None:
+    def _close_slots(self, pool_id: str, replica_id: str) -> tuple[str, ...]:
         del self.open[replica_id]
+        return self.tasks
 
     def statuses(self) -> tuple[ReplicaStatus, ...]:
         return self.supervisor.statuses(self.pool.id)

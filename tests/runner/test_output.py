@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchd.runner.output import LINE_BYTES, LINES_PER_S, TAIL_LINES, EngineOutput
-
-BURST = int(LINES_PER_S)
+from orchd.runner.output import (
+    BURST_LINES,
+    LINE_BYTES,
+    LINES_PER_S,
+    TAIL_LINES,
+    EngineOutput,
+)
 
 
 def lines(count: int) -> bytes:
@@ -29,24 +34,59 @@ def test_lines_are_cut_however_they_are_torn() -> None:
 
 def test_a_flood_is_limited_and_what_was_left_out_is_told() -> None:
     output = EngineOutput(0)
-    assert len(output.feed(lines(BURST + 50), 0)) == BURST
-    assert output.feed(b"later\n", 0.5) == ["... 50 lines left out", "later"]
+    assert len(output.feed(lines(BURST_LINES + 50), 0)) == BURST_LINES
+    assert output.feed(lines(7), 0) == []
+    assert output.feed(b"later\n", 0.5) == ["... 57 lines left out", "later"]
+    assert output.feed(b"and more\n", 0.5) == ["and more"]
 
 
 def test_the_allowance_grows_with_time_up_to_one_burst() -> None:
     output = EngineOutput(0)
-    output.feed(lines(BURST), 0)
+    output.feed(lines(BURST_LINES), 0)
     assert output.feed(b"none\n", 0) == []
-    assert (
-        len(output.feed(lines(BURST), 0.1)) == BURST // 10 + 1
-    )  # and the line about those left out
-    assert len(output.feed(lines(2 * BURST), 1000)) == BURST + 1
+    told = 1  # the line about those left out
+    assert len(output.feed(lines(BURST_LINES), 2)) == 2 * LINES_PER_S + told
+    assert len(output.feed(lines(2 * BURST_LINES), 1000)) == BURST_LINES + told
 
 
 def test_the_tail_holds_the_last_lines_logged_or_not() -> None:
     output = EngineOutput(0)
     output.feed(lines(1000), 0)
     assert output.tail == tuple(f"line {n}" for n in range(1000 - TAIL_LINES, 1000))
+
+
+def test_the_tail_is_the_same_however_the_lines_come() -> None:
+    whole, torn = EngineOutput(0), EngineOutput(0)
+    said = b"\n\n".join(b"line %d" % n for n in range(200)) + b"\n\n\n"
+    whole.feed(said, 0)
+    for n in range(len(said)):
+        torn.feed(said[n : n + 1], 0)
+    assert whole.tail == torn.tail == tuple(f"line {n}" for n in range(150, 200))
+
+
+def test_blank_lines_beyond_measure_cost_the_lines_before_them() -> None:
+    output = EngineOutput(0)
+    output.feed(lines(100) + b"\n" * 1000 + b"end\n", 0)
+    assert output.tail == ("end",)
+
+
+def test_a_bar_that_overwrites_itself_is_a_line_each_time() -> None:
+    output = EngineOutput(0)
+    assert output.feed(b"\rloading 10%\rloading 20%\r", 0) == ["loading 10%", "loading 20%"]
+
+
+def test_a_flood_costs_little_more_than_to_count_its_lines() -> None:
+    """Against a plain count of the same bytes, in the same run, by CPU time."""
+    piece = (b"x" * 12 + b"\n") * 5000
+    output = EngineOutput(0)
+    began_s = time.process_time()
+    for _ in range(400):
+        output.feed(piece, 0)
+    fed_s = time.process_time() - began_s
+    began_s = time.process_time()
+    for _ in range(400):
+        piece.split(b"\n")
+    assert fed_s < time.process_time() - began_s
 
 
 def test_a_long_line_is_cut_where_it_begins() -> None:
@@ -82,16 +122,16 @@ def test_bytes_that_are_no_utf8_do_no_harm() -> None:
     ]
 
 
-def test_every_byte_counts_as_progress() -> None:
-    output = EngineOutput(3)
-    assert output.last_output_s == 3
-    output.feed(b".", 7)
-    assert output.last_output_s == 7
+def test_every_byte_is_counted() -> None:
+    output = EngineOutput(0)
+    output.feed(b".", 0)
+    output.feed(b"\n\n", 0)
+    assert output.size_bytes == 3
 
 
 def test_last_words_are_the_last_two_lines_that_name_an_error() -> None:
     output = EngineOutput(0)
-    assert output.last_words == "it said nothing"
+    assert output.last_words == ""
     output.feed(b"loading\nbye\n", 0)
     assert output.last_words == "bye"
     output.feed(b"ERROR: first\nit Failed at x\nexiting\n", 0)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchd.errors import HostError
+from orchd.runner.exit_status import ExitStatus
 from orchd.runner.process import EngineProcess, Watcher
 from tests.conftest import Drive
 from tests.fakes.engines import count_descriptors, list_children, list_session
@@ -47,8 +48,8 @@ class Running:
         self.heard += data
         self._news.set()
 
-    def _on_exit(self, how: str) -> None:
-        self.exits.append(how)
+    def _on_exit(self, exit_status: ExitStatus) -> None:
+        self.exits.append(str(exit_status))
         self._news.set()
 
     async def hear(self, text: bytes) -> None:
@@ -136,7 +137,7 @@ def test_sigterm_ends_it(drive: Drive[None]) -> None:
     async def scenario() -> None:
         async with running(["/bin/sh", "-c", "echo up; exec sleep 600"]) as it:
             await it.hear(b"up")
-            await it.process.stop(grace_s=600)
+            await it.process.stop(grace_s=600, kill_timeout_s=600)
             assert it.exits == ["was ended by SIGTERM"]
 
     drive(scenario())
@@ -146,7 +147,7 @@ def test_sigkill_follows_for_one_that_ignores_sigterm(drive: Drive[None]) -> Non
     async def scenario() -> None:
         async with running(python(f"{DEAF} print('up', flush=True); signal.pause()")) as it:
             await it.hear(b"up")
-            await it.process.stop(grace_s=0.05)
+            await it.process.stop(grace_s=0.05, kill_timeout_s=600)
             assert it.exits == ["was ended by SIGKILL"]
 
     drive(scenario())
@@ -159,7 +160,7 @@ def test_a_stopped_one_is_ended_too(drive: Drive[None]) -> None:
         async with running(["/bin/sh", "-c", "echo up; exec sleep 600"]) as it:
             await it.hear(b"up")
             halt(it.process.pid)
-            await it.process.stop(grace_s=0.05)
+            await it.process.stop(grace_s=0.05, kill_timeout_s=600)
             assert it.exits == ["was ended by SIGKILL"]
 
     drive(scenario())
@@ -182,7 +183,7 @@ def test_no_grandchild_is_alive_when_it_is_said_to_be_gone(drive: Drive[None]) -
     async def scenario() -> None:
         async with running(python(FAMILY)) as it:
             await it.hear(b"child")
-            await it.process.stop(grace_s=600)
+            await it.process.stop(grace_s=600, kill_timeout_s=600)
             assert list_session(it.process.pid) == []
             assert it.exits == ["was ended by SIGTERM"]
 
@@ -211,7 +212,7 @@ def test_one_that_left_the_session_and_holds_the_output_does_not_hold_up_the_exi
             await it.hear(b"\n")
             escaped = int(it.heard)
             try:
-                await it.process.stop(grace_s=600)
+                await it.process.stop(grace_s=600, kill_timeout_s=600)
                 assert it.exits == ["was ended by SIGTERM"]
             finally:
                 os.kill(escaped, signal.SIGKILL)
@@ -236,7 +237,7 @@ def test_one_that_closes_its_output_goes_on(drive: Drive[None]) -> None:
             await it.hear(b"up")
             await asyncio.sleep(0.05)
             assert it.exits == []
-            await it.process.stop(grace_s=600)
+            await it.process.stop(grace_s=600, kill_timeout_s=600)
 
     drive(scenario())
 
@@ -245,8 +246,8 @@ def test_stop_again_and_after_the_exit_is_quiet(drive: Drive[None]) -> None:
     async def scenario() -> None:
         async with running(["/bin/sh", "-c", "echo up; exec sleep 600"]) as it:
             await it.hear(b"up")
-            await asyncio.gather(it.process.stop(600), it.process.stop(600))
-            await it.process.stop(600)
+            await asyncio.gather(it.process.stop(600, 600), it.process.stop(600, 600))
+            await it.process.stop(600, 600)
             it.process.kill()
             assert it.exits == ["was ended by SIGTERM"]
 
@@ -257,7 +258,7 @@ def test_kill_does_not_wait_for_the_grace(drive: Drive[None]) -> None:
     async def scenario() -> None:
         async with running(python(f"{DEAF} print('up', flush=True); signal.pause()")) as it:
             await it.hear(b"up")
-            stopping = asyncio.ensure_future(it.process.stop(grace_s=600))
+            stopping = asyncio.ensure_future(it.process.stop(grace_s=600, kill_timeout_s=600))
             it.process.kill()
             await stopping
             assert it.exits == ["was ended by SIGKILL"]
@@ -268,7 +269,7 @@ def test_kill_does_not_wait_for_the_grace(drive: Drive[None]) -> None:
 def test_stop_at_once_after_the_start(drive: Drive[None]) -> None:
     async def scenario() -> None:
         async with running(["/bin/sh", "-c", "exec sleep 600"]) as it:
-            await it.process.stop(grace_s=600)
+            await it.process.stop(grace_s=600, kill_timeout_s=600)
             assert it.exits == ["was ended by SIGTERM"]
 
     drive(scenario())

@@ -9,7 +9,8 @@ import pytest
 from orchd.engines.adapter import Endpoint
 from orchd.engines.llamacpp import LlamaCpp
 from orchd.errors import EngineError
-from orchd.runner.readiness import prove_ready
+from orchd.runner.load_progress import Signs
+from orchd.runner.readiness import Candidate, prove_ready
 from tests.conftest import Drive
 from tests.runner.pools import make_pool
 
@@ -24,24 +25,53 @@ def plain(body: bytes, status: bytes = b"200 OK") -> bytes:
 OURS = plain(b'{"model_path":"/models/m.gguf","build_info":"b1"}')
 
 
-async def prove(answers: dict[str, list[bytes]], load_stall_s: float = 30.0) -> str:
+REFUSED = plain(b'{"error":{"message":"Invalid API Key"}}', b"401 Unauthorized")
+
+
+class Watched:
+    """What is seen of the engine besides its answers."""
+
+    def __init__(
+        self, signs: list[tuple[int, int]] | None = None, is_strange: bool = False
+    ) -> None:
+        self._signs = signs or [(0, 0)]
+        self._is_strange = is_strange
+
+    def read_signs(self, health: str) -> Signs:
+        output_bytes, host_bytes = self._signs.pop(0) if len(self._signs) > 1 else self._signs[0]
+        return Signs(health, output_bytes, host_bytes, 0)
+
+    async def is_strange(self) -> bool:
+        return self._is_strange
+
+
+async def prove(
+    answers: dict[str, list[bytes]],
+    load_stall_s: float = 30.0,
+    watched: Watched | None = None,
+    takes_any_key: bool = False,
+) -> str:
     """Who a server is that gives these bytes for each path, the last ones for ever."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         left = answers[head.split()[1]]
-        writer.write(left.pop(0) if len(left) > 1 else left[0])
+        if "/health" in head or "Bearer key\r\n" in head or takes_any_key:
+            writer.write(left.pop(0) if len(left) > 1 else left[0])
+        else:
+            writer.write(REFUSED)
         await reader.read()  # until the client has hung up
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    pool = make_pool(load_stall_s=load_stall_s)
+    pool = make_pool(load_stall_s=load_stall_s, model=MODEL)
     endpoint = Endpoint("chat-0", "127.0.0.1", port, "key")
-    began_s = asyncio.get_running_loop().time()
+    watched = watched or Watched()
+    candidate = Candidate(LlamaCpp(), pool, endpoint, watched.read_signs, watched.is_strange)
     try:
         async with asyncio.timeout(30):
-            return (await prove_ready(LlamaCpp(), pool, endpoint, MODEL, lambda: began_s)).version
+            return (await prove_ready(candidate)).version
     finally:
         server.close()
         await server.wait_closed()
@@ -54,15 +84,41 @@ def test_it_is_ready_once_it_has_named_our_model_and_made_a_token(drive: Drive[s
     assert drive(prove(answers)) == "b1"
 
 
-def test_a_health_that_changes_is_progress(drive: Drive[str]) -> None:
-    loading = [plain(b"%d" % n, b"503 Loading") for n in range(8)]
-    answers = {
-        "/health": [*loading, plain(b"{}")],
-        "/props": [OURS],
-        "/completion": [plain(EVENT)],
-    }
-    # Eight probes take longer than the stall deadline; two of them do not.
-    assert drive(prove(answers, load_stall_s=0.4)) == "b1"
+LOADING = [plain(b"", b"503 Loading")] * 8
+READY = {"/health": [*LOADING, plain(b"{}")], "/props": [OURS], "/completion": [plain(EVENT)]}
+"""Eight probes take longer than the stall deadline below; two of them do not."""
+
+
+def copy(answers: dict[str, list[bytes]]) -> dict[str, list[bytes]]:
+    return {path: list(each) for path, each in answers.items()}
+
+
+@pytest.mark.parametrize(
+    "signs",
+    [
+        pytest.param([(n, 0) for n in range(9)], id="output"),
+        pytest.param([(0, n << 20) for n in range(9)], id="memory"),
+    ],
+)
+def test_whatever_grows_is_progress(drive: Drive[str], signs: list[tuple[int, int]]) -> None:
+    assert drive(prove(copy(READY), load_stall_s=0.4, watched=Watched(signs))) == "b1"
+
+
+def test_a_health_that_changes_its_words_only_is_no_progress(drive: Drive[str]) -> None:
+    words = [plain(b"%d" % n, b"503 Loading") for n in range(20)]
+    with pytest.raises(EngineError, match=r"made no progress at loading for 0\.4 s"):
+        drive(prove({"/health": words}, load_stall_s=0.4))
+
+
+def test_who_takes_any_key_is_refused_before_it_is_told_ours(drive: Drive[str]) -> None:
+    with pytest.raises(EngineError, match="answered HTTP 200 to a key that is not its own"):
+        drive(prove(copy(READY), takes_any_key=True))
+
+
+def test_another_program_on_the_port_is_not_even_asked(drive: Drive[str]) -> None:
+    answers = {"/health": [plain(b"{}")]}
+    with pytest.raises(EngineError, match=r"does not listen on its port \d+: another program does"):
+        drive(prove(answers, watched=Watched(is_strange=True)))
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,9 @@ from tests.runner.gpus import GIB, gpu, seen
     [
         (State.READY, None),
         (State.BACKOFF, "it broke; tries again in 5 s"),
-        (State.FAILING, "it broke"),
+        (State.STOPPING, "it broke"),
         (State.PLACING, "placing for 3 s, after: it broke"),
         (State.LOADING, "loading for 3 s, after: it broke"),
-        (State.STOPPING, "stopping for 3 s"),
         (State.DOWN, "down for 3 s"),
     ],
 )
@@ -32,7 +31,7 @@ def test_each_state_has_its_reason(state: State, reason: str | None) -> None:
     assert explain(state, 3.2, "it broke", 8) == reason
 
 
-@pytest.mark.parametrize("state", [State.PLACING, State.LOADING])
+@pytest.mark.parametrize("state", [State.PLACING, State.LOADING, State.STOPPING])
 def test_a_first_start_has_nothing_before_it(state: State) -> None:
     assert explain(state, 3.2, "", 8) == f"{state} for 3 s"
 
@@ -58,8 +57,8 @@ def test_a_retry_that_is_overdue_is_not_said_to_be_in_the_past() -> None:
 def test_a_device_is_shown_with_what_is_wrong_with_it() -> None:
     two = seen(gpu(0, 8, 7), gpu(1, 24, 20))
     sound, quarantined = describe_devices(follow(two, (two.gpus[0], Unread("errs"))), {})
-    assert sound == DeviceStatus("GPU-0", 0, "card 0", 8 * GIB, 7 * GIB, None, None)
-    assert quarantined == DeviceStatus("GPU-1", 1, "card 1", 24 * GIB, None, None, "errs")
+    assert sound == DeviceStatus("GPU-0", 0, "card 0", 8 * GIB, 7 * GIB, 0, None, None)
+    assert quarantined == DeviceStatus("GPU-1", 1, "card 1", 24 * GIB, None, 0, None, "errs")
     first, second = describe_devices(two, {"GPU-1": "did not give back 1 GiB"})
     assert (first.reason, second.reason) == (None, "did not give back 1 GiB")
     assert second.free_bytes == 20 * GIB

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from orchd.config.model import PoolConfig
+from orchd.runner.exit_status import ExitStatus
+from orchd.runner.footprint import MIB
 from orchd.runner.lifecycle import State
+from orchd.runner.restart import Timing
 from orchd.runner.snapshot import NoReading
 from orchd.runner.status import ReplicaStatus
 from tests.conftest import Drive
-from tests.fakes.engines import install_engine, write_model
+from tests.fakes.engines import install_engine, list_session, write_model
 from tests.fakes.nvml import FakeNvml, card, uuid_of
 from tests.runner.pools import make_pool
 from tests.runner.stage import PATIENT, QUICK, RememberingReckoner, Stage, staged, until
@@ -207,7 +215,137 @@ def test_a_crash_makes_room_only_once_its_memory_is_back(
             stage.kill_engine()
             await until(lambda: stage.opened == 2)
             assert stage.only.restarts == 1
-        assert caplog.text.count("tries again") == 1, "the crash, and no lack of room after it"
+        assert caplog.text.count("lost an engine") == 1
+        assert "could not start" not in caplog.text, "no lack of room after the crash"
+
+    drive(scenario())
+
+
+def test_a_death_is_recorded_with_the_memory_before_and_after(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml
+) -> None:
+    pool = gpu_pool(nvml, devices=("0",), takes_mib=5000, lag_ms=200)
+
+    async def scenario() -> None:
+        async with staged(tmp_path, PATIENT, pool=pool, read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            stage.tasks = ("a task", "another")
+            pid = stage.only.pid
+            stage.kill_engine()
+            await stage.reach(State.BACKOFF)
+            (death,) = stage.supervisor.incidents("chat")
+            assert (death.pid, death.device, death.tasks) == (pid, uuid_of(0), stage.tasks)
+            assert death.memory_before_bytes == 5000 * MIB
+            assert death.memory_after_bytes is None, "its memory is not back yet"
+            assert death.last_lines == () and death.ready_s > 0
+            assert death.exit_status == ExitStatus(None, "SIGKILL")
+
+            def is_told() -> bool:
+                return stage.supervisor.incidents("chat")[0].memory_after_bytes == 0
+
+            await until(is_told)
+        assert len(stage.supervisor.incidents("chat")) == 1, "the stop is no incident"
+
+    drive(scenario())
+
+
+@pytest.fixture
+def unkillable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """SIGKILL does nothing, as to a process that waits for its driver; calling it lets it through.
+
+    Such a process cannot be made: the signal is kept from it instead.
+    """
+    kept: list[int] = []
+    kill = os.killpg
+
+    def hold_back(group: int, number: int) -> None:
+        if number == signal.SIGKILL:
+            kept.append(group)
+        else:
+            kill(group, number)
+
+    def let_through() -> None:
+        monkeypatch.setattr(os, "killpg", kill)
+        for group in kept:
+            with contextlib.suppress(ProcessLookupError):
+                kill(group, signal.SIGKILL)
+
+    monkeypatch.setattr(os, "killpg", hold_back)
+    yield let_through
+    let_through()
+
+
+def test_one_that_cannot_be_killed_keeps_what_it_holds_and_its_card_is_shunned(
+    drive: Drive[None],
+    tmp_path: Path,
+    nvml: FakeNvml,
+    unkillable: Callable[[], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    timing = replace(QUICK, stop_grace_s=0.01, kill_timeout_s=0.01)
+    pool = gpu_pool(nvml, replicas=1, takes_mib=4000)
+
+    async def scenario() -> None:
+        async with staged(tmp_path, timing, pool=pool, read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            (device, pid) = stage.only.device, stage.only.pid
+            port = stage.open["chat-0"].port
+            stage.supervisor.report_stuck("chat", "chat-0", "hangs")
+            await until(lambda: stage.opened == 2)
+            assert stage.only.device != device, "tried again elsewhere"
+            (death,) = stage.supervisor.incidents("chat")
+            assert death.cause == "hangs; its process cannot be killed"
+            assert (death.exit_status, death.memory_after_bytes) == (None, None)
+            shunned = next(d for d in stage.supervisor.devices() if d.device == device)
+            assert shunned.reason == f"an engine of replica chat-0 (pid {pid}) cannot be killed"
+            assert shunned.reserved_bytes == 5000 * MIB
+            assert list_session(pid or 0) == [pid]
+            assert stage.open["chat-0"].port != port
+            unkillable()
+            await until(lambda: all(d.reason is None for d in stage.supervisor.devices()))
+            await until(lambda: stage.supervisor.devices()[shunned.index].reserved_bytes == 0)
+            assert f"is gone after all pid={pid}" in caplog.text
+
+    drive(scenario())
+
+
+def test_a_pool_whose_only_card_is_shunned_says_so_and_waits(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, unkillable: Callable[[], None]
+) -> None:
+    timing = replace(PATIENT, stop_grace_s=0.01, kill_timeout_s=0.01)
+    pool = gpu_pool(nvml, devices=("0",))
+
+    async def scenario() -> None:
+        quick = replace(timing, restart=QUICK.restart)
+        async with staged(tmp_path, quick, pool=pool, read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            stage.supervisor.report_stuck("chat", "chat-0", "hangs")
+            await until(lambda: "cannot be killed; tries" in (stage.only.reason or ""))
+            await until(lambda: "GPU 0" in (stage.only.reason or ""))
+            assert "an engine of replica chat-0" in (stage.only.reason or "")
+            unkillable()
+            await until(lambda: stage.opened == 2)
+
+    drive(scenario())
+
+
+def test_a_stop_does_not_wait_for_ever_for_one_that_cannot_be_killed(
+    drive: Drive[None], tmp_path: Path, unkillable: Callable[[], None]
+) -> None:
+    timing = Timing(stop_grace_s=0.01, kill_timeout_s=0.01)
+
+    async def scenario() -> None:
+        async with staged(tmp_path, timing, ignore_sigterm=1) as stage:
+            await stage.reach(State.READY)
+            pid = stage.only.pid or 0
+            async with asyncio.timeout(30):
+                await stage.supervisor.stop()
+            assert stage.only.state is State.DOWN
+            (death,) = stage.supervisor.incidents("chat")
+            assert death.cause == "was to stop; its process cannot be killed"
+            assert list_session(pid) == [pid]
+            unkillable()
+            await until(lambda: stage.supervisor.holds_nothing)
 
     drive(scenario())
 

@@ -1,0 +1,129 @@
+"""One try of a replica: an engine's process, and all that it holds from its spawn to its end.
+
+Invariant: when the process is gone, ``on_exit`` is called exactly once; where it was abandoned
+before, its lease is given back here instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+from orchd.config.model import PoolConfig
+from orchd.engines.adapter import Adapter, Endpoint
+from orchd.runner.exit_status import ExitStatus
+from orchd.runner.incident import Incident, describe_death
+from orchd.runner.launch import launch_engine
+from orchd.runner.listener import is_strange
+from orchd.runner.load_progress import Signs
+from orchd.runner.output import EngineOutput
+from orchd.runner.ports import HOST
+from orchd.runner.process import EngineProcess, Watcher
+from orchd.runner.process_tree import read_resident_bytes
+from orchd.runner.readiness import Candidate, prove_ready
+from orchd.runner.resources import Lease, Resources
+from orchd.runner.slow_call import SlowCall
+
+log = logging.getLogger(__name__)
+
+_SEARCH_TIMEOUT_S = 10.0
+"""How long the search for a port's holder may take: every descriptor of this user is looked at."""
+
+
+class Attempt:
+    """One engine process of a replica. Constructing it spawns it; raises HostError where that
+    fails, and the lease is the caller's still."""
+
+    def __init__(
+        self,
+        replica_id: str,
+        pool: PoolConfig,
+        adapter: Adapter,
+        resources: Resources,
+        lease: Lease,
+        on_exit: Callable[[ExitStatus], None],
+    ) -> None:
+        self.lease = lease
+        self.endpoint = Endpoint(replica_id, HOST, lease.port, lease.key)
+        self._pool = pool
+        self._adapter = adapter
+        self._resources = resources
+        self._on_exit = on_exit
+        self._loop = asyncio.get_running_loop()
+        self._output = EngineOutput(self._loop.time())
+        watcher = Watcher(self._hear, self._see_exit)
+        self._process: EngineProcess
+        self._process, self.version = launch_engine(adapter, pool, lease, watcher)
+        self._is_abandoned = False
+        resources.note_process(lease, self.pid)
+        log.info(
+            "started an engine pool=%s replica=%s device=%s pid=%d port=%d",
+            *(pool.id, replica_id, lease.device, self.pid, lease.port),
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def prove(self) -> None:
+        """Return once it has proven that it serves. Raises EngineError where it will not."""
+        candidate = Candidate(
+            *(self._adapter, self._pool, self.endpoint),
+            *(self._read_signs, self._is_strange),
+        )
+        identity = await prove_ready(candidate)
+        await self._resources.prove_memory(self.lease, self._pool)
+        self.version = self.version or identity.version
+
+    async def stop(self, grace_s: float, kill_timeout_s: float) -> bool:
+        """End it, with a grace where that is not 0; False where it cannot be killed."""
+        return await self._process.stop(grace_s, kill_timeout_s)
+
+    def kill(self) -> None:
+        """End it now, if it is there still."""
+        self._process.kill()
+
+    def describe_end(self, exit_status: ExitStatus | None, verdict: str) -> Incident:
+        """Its death, as far as it is known here; ``verdict`` is why it was being ended."""
+        return Incident(
+            ended_at=time.time(),
+            replica_id=self.endpoint.replica_id,
+            device=self.lease.device,
+            pid=self.pid,
+            cause=describe_death(exit_status, verdict, self._output.last_words),
+            exit_status=exit_status,
+            last_lines=self._output.tail,
+            memory_before_bytes=self._resources.used_bytes(self.lease.device),
+        )
+
+    def abandon(self) -> None:
+        """Let it keep what it holds; that is given back whenever it is gone after all."""
+        self._is_abandoned = True
+        self._resources.abandon(self.lease, self.pid)
+
+    def _read_signs(self, health: str) -> Signs:
+        host_bytes = read_resident_bytes(self.pid)
+        device_bytes = self._resources.seen_bytes(self.lease)
+        return Signs(health, self._output.size_bytes, host_bytes, device_bytes)
+
+    async def _is_strange(self) -> bool:
+        search = SlowCall("find a listener", partial(is_strange, self.lease.port, self.pid))
+        try:
+            return await search.answer(_SEARCH_TIMEOUT_S)
+        except TimeoutError:
+            return False
+
+    def _hear(self, data: bytes) -> None:
+        for line in self._output.feed(data, self._loop.time()):
+            log.debug("replica=%s | %s", self.endpoint.replica_id, line)
+
+    def _see_exit(self, exit_status: ExitStatus) -> None:
+        if self._is_abandoned:
+            replica_id = self.endpoint.replica_id
+            log.warning("is gone after all pid=%d replica=%s", self.pid, replica_id)
+            self._resources.give_back(self.lease)
+        else:
+            self._on_exit(exit_status)

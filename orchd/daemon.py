@@ -11,8 +11,7 @@ import asyncio
 import logging
 import os
 import signal
-import sys
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 
 import uvloop
 
@@ -23,7 +22,6 @@ from orchd.config.model import Config
 from orchd.config.token import Token
 from orchd.descriptors import ensure_descriptors
 from orchd.engines.registry import ADAPTERS
-from orchd.errors import ConfigurationError, Fault
 from orchd.http1.limits import limits_from
 from orchd.http1.server import HttpServer
 from orchd.runner.learned import Learned, footprints_file
@@ -37,7 +35,6 @@ from orchd.serving.world import Outage
 log = logging.getLogger("orchd")
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_LEVELS = ("debug", "info", "warning", "error")
 
 _CONNECTION_GRACE_S = 2.0
 """How long readers may take to fetch the last bytes of their streams."""
@@ -55,23 +52,6 @@ def serve(config: Config, token: Token) -> None:
             # From here on a signal is too late; its default action would spoil the exit code.
             for number in _STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
-
-
-def start_logging(environ: Mapping[str, str] = os.environ) -> None:
-    """Log to stderr; the journal adds the time by itself.
-
-    Raises ConfigurationError where ``ORCHD_LOG`` names no level.
-    """
-    moment = "" if "JOURNAL_STREAM" in environ else "%(asctime)s "
-    level = environ.get("ORCHD_LOG") or "info"
-    if level.lower() not in _LEVELS:
-        problem = f"no level is called {level}; write {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}"
-        raise ConfigurationError([Fault("", problem)], "ORCHD_LOG")
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=level.upper(),
-        format=moment + "%(levelname)s %(name)s: %(message)s",
-    )
 
 
 async def _run(

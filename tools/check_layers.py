@@ -42,6 +42,12 @@ ROOMS: dict[str, Room] = {
     # orchd/__init__.py holds the version and nothing else; every shell may read it.
     "__init__": Room(shells=("__init__",)),
     "errors": Room(pure=("errors",)),
+    "logs": Room(
+        pure=("line", "tally"),
+        shells=("writer", "start", "repeats"),
+        imports=("errors",),
+        third_party=("orjson",),
+    ),
     "config": Room(
         pure=("model", "validate", "listen", "marks", "shape", "wording"),
         shells=("load", "token", "places"),
@@ -70,6 +76,7 @@ ROOMS: dict[str, Room] = {
         ),
         shells=("relay", "service", "slot_watch", "pool", "register"),
         imports=("engines", "errors", "config"),
+        shells_import=("logs",),
         third_party=("orjson",),
     ),
     "runner": Room(
@@ -93,6 +100,7 @@ ROOMS: dict[str, Room] = {
         shells=("routes", "door", "context", "tasks", "health"),
         imports=("http1", "serving", "errors", "config"),
         imports_pure_of=("engines",),
+        shells_import=("logs",),
         third_party=("orjson",),
     ),
     "descriptors": Room(shells=("descriptors",), imports=("config",)),
@@ -107,7 +115,7 @@ ROOMS: dict[str, Room] = {
     "ask": Room(shells=("ask",), imports=("errors", "config")),
     "cli": Room(
         shells=("cli",),
-        imports=("daemon", "check", "ask", "engines", "errors", "config"),
+        imports=("daemon", "check", "ask", "engines", "logs", "errors", "config"),
     ),
     "__main__": Room(shells=("__main__",), imports=("cli",)),
 }

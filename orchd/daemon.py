@@ -18,6 +18,7 @@ import uvloop
 from orchd.api import wire
 from orchd.api.context import Context
 from orchd.api.door import Door
+from orchd.api.refused_logins import RefusedLogins
 from orchd.config.model import Config
 from orchd.config.token import Token
 from orchd.descriptors import ensure_descriptors
@@ -70,7 +71,9 @@ async def _run(
         *(service, config.pools, supervisor.statuses),
         *(supervisor.devices, lambda: supervisor.snapshot.reason),
     )
-    server = HttpServer(Door(context, token.value), limits_from(config.server))
+    logins = RefusedLogins(asyncio.get_running_loop())
+    door = Door(context, token.value, logins.note)
+    server = HttpServer(door, limits_from(config.server))
 
     listen = await server.start(config.server.listen)
     _log_start(config, token, str(listen))
@@ -82,6 +85,7 @@ async def _run(
     await _until(hurry, service.finish_tasks(config.server.stop_grace_s))
     await service.end_tasks()
     await server.stop(_CONNECTION_GRACE_S)
+    logins.close()
     stopping = asyncio.create_task(supervisor.stop(), name="stop replicas")
     await _until(hurry, asyncio.shield(stopping))
     supervisor.hurry()

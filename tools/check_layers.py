@@ -58,7 +58,7 @@ ROOMS: dict[str, Room] = {
             *("messages", "router", "auth", "sse", "limits", "intake", "chunks", "parser"),
             *("exchange", "outgoing", "deadlines"),
         ),
-        shells=("connection", "pump", "watch", "date", "server", "unix_socket"),
+        shells=("connection", "pump", "watch", "date", "peer", "server", "unix_socket"),
         imports=("errors", "config"),
         third_party=("h11", "orjson"),
     ),
@@ -72,9 +72,9 @@ ROOMS: dict[str, Room] = {
     "serving": Room(
         pure=(
             *("task", "queue", "dispatch", "pace", "event_log", "retention", "pool_choice"),
-            *("entry", "core", "world"),
+            *("entry", "account", "core", "world"),
         ),
-        shells=("relay", "service", "slot_watch", "pool", "register"),
+        shells=("relay", "service", "slot_watch", "pool", "register", "refusals"),
         imports=("engines", "errors", "config"),
         shells_import=("logs",),
         third_party=("orjson",),
@@ -97,7 +97,7 @@ ROOMS: dict[str, Room] = {
     ),
     "api": Room(
         pure=("wire", "task_body", "content"),
-        shells=("routes", "door", "context", "tasks", "health"),
+        shells=("routes", "door", "context", "tasks", "health", "refused_logins"),
         imports=("http1", "serving", "errors", "config"),
         imports_pure_of=("engines",),
         shells_import=("logs",),

@@ -53,6 +53,8 @@ class Event:
 def read_fields(template: str, arguments: tuple[object, ...]) -> dict[str, Field]:
     """The template's keys with what is put there; ``-`` stands for what is not known."""
     fields: dict[str, Field] = {}
+    if not arguments:
+        return fields  # nothing is put anywhere: the template is the message
     left = iter(arguments)
     for conversion in _CONVERSION.finditer(template):
         for part in ("width", "precision"):

@@ -56,6 +56,7 @@ def logging_to_stderr(
     descriptor = sys.stderr.fileno()
     handler = _Handler(descriptor, _choose_write(form, descriptor, environ))
     root = logging.getLogger()
+    before = root.level
     root.setLevel(level)
     root.addHandler(handler)
     logging.captureWarnings(True)
@@ -64,6 +65,7 @@ def logging_to_stderr(
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)
+        root.setLevel(before)
         handler.close()
 
 

@@ -67,7 +67,11 @@ class LineWriter:
         """Say where lines are missing; a few bytes over the bound are worth it."""
         if self._left_out:
             left_out, self._left_out = self._left_out, 0
-            self._append(self._explain(f"left out {left_out} lines that were not taken in time"))
+            self._append(
+                self._explain(
+                    f"left out {left_out} of the log's lines: they were not taken in time"
+                )
+            )
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -92,7 +96,7 @@ class LineWriter:
         unwritten = self._unwritten
         try:
             if unwritten:
-                lost = f"lost {unwritten} lines that could not be written"
+                lost = f"could not write {unwritten} of the log's lines"
                 self._write_whole(self._explain(lost))
                 self._unwritten -= unwritten
             self._write_whole(line)

@@ -143,6 +143,8 @@ def _ask(options: argparse.Namespace) -> int:
 
 
 def _complain(error: OrchdError) -> None:
-    # The exit code tells it too, where nobody can be told.
-    with contextlib.suppress(OSError):
+    try:
         print(f"orchd: {error}", file=sys.stderr)
+    except OSError:
+        # The exit code tells it too; Python would spoil that when it flushes at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -21,7 +21,7 @@ from orchd.api.door import Door
 from orchd.api.refused_logins import RefusedLogins
 from orchd.config.model import Config
 from orchd.config.token import Token
-from orchd.descriptors import ensure_descriptors
+from orchd.descriptors import ensure_descriptors, fill_standard_descriptors
 from orchd.engines.registry import ADAPTERS
 from orchd.http1.limits import limits_from
 from orchd.http1.server import HttpServer
@@ -43,6 +43,7 @@ _CONNECTION_GRACE_S = 2.0
 
 def serve(config: Config, token: Token) -> None:
     """Run the daemon until it is told to stop. Raises HostError where it cannot listen."""
+    fill_standard_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         stop, hurry = _catch_signals(runner.get_loop())
         learned = Learned(footprints_file(os.environ))

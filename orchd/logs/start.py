@@ -66,6 +66,7 @@ def logging_to_stderr(
         logging.captureWarnings(False)
         root.removeHandler(handler)
         root.setLevel(before)
+        handler.finish()
         handler.close()
 
 
@@ -89,9 +90,9 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self._writer.put(self._render(record))
 
-    def close(self) -> None:
+    def finish(self) -> None:
+        """Not ``close``: Python may call that once more at the exit, and would wait again."""
         self._writer.close(_FLUSH_S)
-        super().close()
 
     def _render(self, record: logging.LogRecord) -> bytes:
         try:

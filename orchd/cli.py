@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     asking.set_defaults(run=_ask)
     serve.add_argument(
         "--log-level",
+        type=str.lower,
         choices=logs.LEVELS,
         help="how much is told on stderr (default: $ORCHD_LOG, else info); debug adds the engines'"
         " own output",

@@ -132,7 +132,7 @@ def run_whole_life(folder: Path, log: Path, *words: str, **more: str) -> list[st
 
 def test_text_is_stamped_and_the_flag_wins(tmp_path: Path) -> None:
     lines = run_whole_life(
-        tmp_path, tmp_path / "log", "--log-level", "info", ORCHD_LOG="error", JOURNAL_STREAM="8:1"
+        tmp_path, tmp_path / "log", "--log-level", "INFO", ORCHD_LOG="error", JOURNAL_STREAM="8:1"
     )
     assert all(STAMPED.match(line) for line in lines), lines
     assert any(line.endswith(" INFO orchd: stopped") for line in lines)

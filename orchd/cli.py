@@ -19,6 +19,7 @@ from orchd.config.model import AuthConfig, Config, ServerConfig
 from orchd.config.token import discover_token, ensure_token
 from orchd.engines.registry import ADAPTERS
 from orchd.errors import ConfigurationError, NoConfigurationError, NoTokenError, OrchdError
+from orchd.logs import start as logs
 
 OK, FAILED, MISCONFIGURED, INTERRUPTED = 0, 1, 2, 130
 
@@ -56,6 +57,19 @@ def build_parser() -> argparse.ArgumentParser:
     checking.set_defaults(run=_check)
     asking = commands.add_parser("ask", help="submit one task and stream its answer")
     asking.set_defaults(run=_ask)
+    serve.add_argument(
+        "--log-level",
+        type=str.lower,
+        choices=logs.LEVELS,
+        help="how much is told on stderr (default: $ORCHD_LOG, else info); debug adds the engines'"
+        " own output",
+    )
+    serve.add_argument(
+        "--log-format",
+        choices=logs.FORMATS,
+        default="text",
+        help="text for people and the journal, json for programs: one object a line",
+    )
     for command in (serve, checking, asking):
         command.add_argument("--config", metavar="FILE", help="the configuration file (TOML)")
 
@@ -78,8 +92,9 @@ def _serve(options: argparse.Namespace) -> int:
     from orchd import daemon
 
     config = _load(options.config)
-    daemon.start_logging()
-    daemon.serve(config, ensure_token(config.auth, os.environ))
+    level = logs.choose_level(options.log_level, os.environ)
+    with logs.logging_to_stderr(level, options.log_format, os.environ):
+        daemon.serve(config, ensure_token(config.auth, os.environ))
     return OK
 
 
@@ -129,4 +144,8 @@ def _ask(options: argparse.Namespace) -> int:
 
 
 def _complain(error: OrchdError) -> None:
-    print(f"orchd: {error}", file=sys.stderr)
+    try:
+        print(f"orchd: {error}", file=sys.stderr)
+    except OSError:
+        # The exit code tells it too; Python would spoil that when it flushes at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -11,19 +11,18 @@ import asyncio
 import logging
 import os
 import signal
-import sys
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 
 import uvloop
 
 from orchd.api import wire
 from orchd.api.context import Context
 from orchd.api.door import Door
+from orchd.api.refused_logins import RefusedLogins
 from orchd.config.model import Config
 from orchd.config.token import Token
-from orchd.descriptors import ensure_descriptors
+from orchd.descriptors import ensure_descriptors, fill_standard_descriptors
 from orchd.engines.registry import ADAPTERS
-from orchd.errors import ConfigurationError, Fault
 from orchd.http1.limits import limits_from
 from orchd.http1.server import HttpServer
 from orchd.runner.learned import Learned, footprints_file
@@ -37,7 +36,6 @@ from orchd.serving.world import Outage
 log = logging.getLogger("orchd")
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_LEVELS = ("debug", "info", "warning", "error")
 
 _CONNECTION_GRACE_S = 2.0
 """How long readers may take to fetch the last bytes of their streams."""
@@ -45,6 +43,7 @@ _CONNECTION_GRACE_S = 2.0
 
 def serve(config: Config, token: Token) -> None:
     """Run the daemon until it is told to stop. Raises HostError where it cannot listen."""
+    fill_standard_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         stop, hurry = _catch_signals(runner.get_loop())
         learned = Learned(footprints_file(os.environ))
@@ -55,23 +54,6 @@ def serve(config: Config, token: Token) -> None:
             # From here on a signal is too late; its default action would spoil the exit code.
             for number in _STOP_SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
-
-
-def start_logging(environ: Mapping[str, str] = os.environ) -> None:
-    """Log to stderr; the journal adds the time by itself.
-
-    Raises ConfigurationError where ``ORCHD_LOG`` names no level.
-    """
-    moment = "" if "JOURNAL_STREAM" in environ else "%(asctime)s "
-    level = environ.get("ORCHD_LOG") or "info"
-    if level.lower() not in _LEVELS:
-        problem = f"no level is called {level}; write {', '.join(_LEVELS[:-1])} or {_LEVELS[-1]}"
-        raise ConfigurationError([Fault("", problem)], "ORCHD_LOG")
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=level.upper(),
-        format=moment + "%(levelname)s %(name)s: %(message)s",
-    )
 
 
 async def _run(
@@ -90,7 +72,9 @@ async def _run(
         *(service, config.pools, supervisor.statuses, supervisor.incidents),
         *(supervisor.devices, lambda: supervisor.snapshot.reason),
     )
-    server = HttpServer(Door(context, token.value), limits_from(config.server))
+    logins = RefusedLogins(asyncio.get_running_loop())
+    door = Door(context, token.value, logins.note)
+    server = HttpServer(door, limits_from(config.server))
 
     listen = await server.start(config.server.listen)
     _log_start(config, token, str(listen))
@@ -102,6 +86,7 @@ async def _run(
     await _until(hurry, service.finish_tasks(config.server.stop_grace_s))
     await service.end_tasks()
     await server.stop(_CONNECTION_GRACE_S)
+    logins.close()
     stopping = asyncio.create_task(supervisor.stop(), name="stop replicas")
     await _until(hurry, asyncio.shield(stopping))
     supervisor.hurry()

@@ -1,4 +1,4 @@
-"""Raises this process's limit of open files to what its configuration can need.
+"""Sees to this process's open files: the first three taken, and room for all that it can need.
 
 Many systems allow 1024, as many as select(2) can count; beyond that a client's connection could
 take the descriptor that an admitted task needs for its engine.
@@ -7,6 +7,7 @@ take the descriptor that an admitted task needs for its engine.
 from __future__ import annotations
 
 import logging
+import os
 import resource
 
 from orchd.config.model import Config, PoolConfig
@@ -21,6 +22,19 @@ _OF_A_REPLICA = 8
 """Its pipe, its pidfd, and what asks whether it is well."""
 _DEVICES_MOST = 16
 """What a replica per device is counted as."""
+
+
+def fill_standard_descriptors() -> None:
+    """Put /dev/null where stdin, stdout or stderr are closed.
+
+    Else a socket gets that number, and what is written there; and libuv ends the process when it
+    closes one.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
 
 
 def ensure_descriptors(config: Config) -> None:

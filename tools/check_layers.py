@@ -42,6 +42,12 @@ ROOMS: dict[str, Room] = {
     # orchd/__init__.py holds the version and nothing else; every shell may read it.
     "__init__": Room(shells=("__init__",)),
     "errors": Room(pure=("errors",)),
+    "logs": Room(
+        pure=("line", "tally"),
+        shells=("writer", "start", "repeats"),
+        imports=("errors",),
+        third_party=("orjson",),
+    ),
     "config": Room(
         pure=("model", "validate", "listen", "marks", "shape", "wording"),
         shells=("load", "token", "places"),
@@ -52,7 +58,7 @@ ROOMS: dict[str, Room] = {
             *("messages", "router", "auth", "sse", "limits", "intake", "chunks", "parser"),
             *("exchange", "outgoing", "deadlines"),
         ),
-        shells=("connection", "pump", "watch", "date", "server", "unix_socket"),
+        shells=("connection", "pump", "watch", "date", "peer", "server", "unix_socket"),
         imports=("errors", "config"),
         third_party=("h11", "orjson"),
     ),
@@ -66,10 +72,11 @@ ROOMS: dict[str, Room] = {
     "serving": Room(
         pure=(
             *("task", "queue", "dispatch", "pace", "event_log", "retention", "pool_choice"),
-            *("entry", "core", "world"),
+            *("entry", "account", "core", "world"),
         ),
-        shells=("relay", "service", "slot_watch", "pool", "register"),
+        shells=("relay", "service", "slot_watch", "pool", "register", "refusals"),
         imports=("engines", "errors", "config"),
+        shells_import=("logs",),
         third_party=("orjson",),
     ),
     "runner": Room(
@@ -92,9 +99,10 @@ ROOMS: dict[str, Room] = {
     ),
     "api": Room(
         pure=("wire", "task_body", "content"),
-        shells=("routes", "door", "context", "tasks", "health"),
+        shells=("routes", "door", "context", "tasks", "health", "refused_logins"),
         imports=("http1", "serving", "errors", "config"),
         imports_pure_of=("engines",),
+        shells_import=("logs",),
         third_party=("orjson",),
     ),
     "descriptors": Room(shells=("descriptors",), imports=("config",)),
@@ -109,7 +117,7 @@ ROOMS: dict[str, Room] = {
     "ask": Room(shells=("ask",), imports=("errors", "config")),
     "cli": Room(
         shells=("cli",),
-        imports=("daemon", "check", "ask", "engines", "errors", "config"),
+        imports=("daemon", "check", "ask", "engines", "logs", "errors", "config"),
     ),
     "__main__": Room(shells=("__main__",), imports=("cli",)),
 }

@@ -8,6 +8,7 @@ with its traceback, and costs the client no more than a 500.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from orchd.api import content, wire
 from orchd.api.context import Context
@@ -21,16 +22,23 @@ log = logging.getLogger(__name__)
 
 
 class Door:
-    """The application that the HTTP connections talk to."""
+    """The application that the HTTP connections talk to; it tells of heads without the token."""
 
-    def __init__(self, context: Context, token: str) -> None:
+    def __init__(
+        self,
+        context: Context,
+        token: str,
+        on_unauthorized: Callable[[Head], None] = lambda head: None,
+    ) -> None:
         self._context = context
+        self._on_unauthorized = on_unauthorized
         self._token = token.encode()
         self._router = Router(ROUTES)
 
     def open(self, head: Head) -> Accepted | Response:
         """Judge a head before its body is read."""
         if not is_authorized(head, self._token):
+            self._on_unauthorized(head)
             return wire.error_response(
                 Code.UNAUTHORIZED,
                 "this needs the header Authorization: Bearer <token>, with the daemon's token",

@@ -26,6 +26,7 @@ from orchd.http1.limits import Limits
 from orchd.http1.messages import Application, Reply, Response, Source, StreamedResponse
 from orchd.http1.outgoing import build_head
 from orchd.http1.parser import Parser, Signal
+from orchd.http1.peer import describe_peer
 from orchd.http1.pump import Outlet, Pump
 from orchd.http1.watch import Watch
 
@@ -67,6 +68,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._exchange.peer = describe_peer(transport)
         limits = self._limits
         self._transport.set_write_buffer_limits(limits.write_high_bytes, limits.write_low_bytes)
         unsent_bytes = self._transport.get_write_buffer_size

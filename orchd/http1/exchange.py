@@ -18,11 +18,13 @@ _NO_HEAD = Head("", "", "", ())
 class Exchange:
     """The request under way, if there is one; ``end`` makes room for the next."""
 
-    __slots__ = ("_application", "_body", "_limits", "_verdict", "awaits_body", "head")
+    __slots__ = ("_application", "_body", "_limits", "_verdict", "awaits_body", "head", "peer")
 
     def __init__(self, application: Application, limits: Limits) -> None:
         self._application = application
         self._limits = limits
+        self.peer = ""
+        """Who is at the other end; the connection says it once it knows."""
         self.head = _NO_HEAD
         self.awaits_body = False
         """True where a body is wanted of which nothing has come."""
@@ -34,7 +36,7 @@ class Exchange:
 
         Raises ClientError where it breaks HTTP or announces too much.
         """
-        self.head = head = intake.read_head(event)
+        self.head = head = intake.read_head(event, self.peer)
         intake.check_head(head, event)
         self._verdict = self._application.open(head)
         has_body = intake.announces_body(head)

@@ -102,11 +102,11 @@ def malformed(what: str) -> ClientError:
 # -- the head as h11 read it ---------------------------------------------------------------------
 
 
-def read_head(event: h11.Request) -> Head:
+def read_head(event: h11.Request, peer: str = "") -> Head:
     """The head as it came, not judged yet."""
     path, query = _split_target(event.target.decode("ascii"))
     headers = tuple([(name.lower(), value) for name, value in event.headers.raw_items()])
-    return Head(event.method.decode("ascii"), path, query, headers)
+    return Head(event.method.decode("ascii"), path, query, headers, peer)
 
 
 def check_head(head: Head, event: h11.Request) -> None:

@@ -25,6 +25,8 @@ class Head:
     """The target up to its query, still percent-encoded."""
     query: str
     headers: Headers
+    peer: str = field(default="", compare=False)
+    """Who asks, for the log: an address, or the account behind a unix socket."""
     _values: Mapping[bytes, list[bytes]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

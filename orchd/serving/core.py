@@ -23,6 +23,7 @@ from typing import assert_never
 from orchd.config.model import PoolConfig
 from orchd.engines.adapter import Done, Refused
 from orchd.errors import Code
+from orchd.serving.account import Accounts, EndReport
 from orchd.serving.dispatch import Dispatcher, Grant, Slots
 from orchd.serving.entry import Entry
 from orchd.serving.event_log import EventLog
@@ -56,6 +57,8 @@ class Todo:
     """Send their tasks to their replicas."""
     cut: tuple[Grant, ...]
     """Nobody wants their tasks any more: close their streams, then ``release`` them."""
+    reports: tuple[EndReport, ...]
+    """What the log is to tell of those that have ended."""
 
 
 class Core:
@@ -71,6 +74,7 @@ class Core:
         self._dispatcher = Dispatcher(bounds, world.spare_vram_bytes)
         self._queue = self._dispatcher.queue
         self._pace = Pace()
+        self._accounts = Accounts(world.now_s)
         self._live: dict[str, Entry] = {}
         """Every task without its terminal event, by id."""
         self._running: dict[Grant, Entry] = {}
@@ -91,6 +95,7 @@ class Core:
         task = Task(spec, self._queue.position(spec.priority))
         entry = Entry(task, EventLog(self._world.encode), self._explain_queue)
         self._live[spec.task_id] = entry
+        self._accounts.open(task)
         self._queue.push(task)
         self._dispatch()
         if task.state is State.QUEUED:
@@ -122,6 +127,7 @@ class Core:
     def write(self, grant: Grant, text: str) -> None:
         """The engine has written a piece of the answer."""
         if (entry := self._running.get(grant)) is not None:
+            self._accounts.note_text(entry.task)
             entry.log_text(text)
 
     def end(self, grant: Grant, outcome: Outcome, service_s: float) -> None:
@@ -167,7 +173,8 @@ class Core:
 
     def take_todo(self) -> Todo:
         """What the steps since the last call have left to do."""
-        todo = Todo(tuple(self._ended), tuple(self._run), tuple(self._cut))
+        reports = self._accounts.take_reports()
+        todo = Todo(tuple(self._ended), tuple(self._run), tuple(self._cut), reports)
         self._ended, self._run, self._cut = [], [], []
         return todo
 
@@ -237,6 +244,7 @@ class Core:
             entry.grant = grant
             self._running[grant] = entry
             self._granted_s[grant] = self._world.now_s()
+            self._accounts.note_grant(grant.task, grant.slots.replica_id)
             self._run.append(grant)
 
     def _conclude(self, entry: Entry, grant: Grant, outcome: Outcome, service_s: float) -> None:
@@ -273,6 +281,7 @@ class Core:
 
     def _end(self, entry: Entry, event: Ended | Failed) -> None:
         entry.log_end(event)
+        self._accounts.close(entry.task, event)
         self._let_go(entry)
         del self._live[entry.task.spec.task_id]
         self._ended.append(entry)

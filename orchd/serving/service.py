@@ -27,6 +27,7 @@ from orchd.serving.entry import Entry, Reader
 from orchd.serving.event_log import Encoder
 from orchd.serving.pool import Pool, Replica
 from orchd.serving.pool_choice import TaskRequest, decide_spec
+from orchd.serving.refusals import Refusals
 from orchd.serving.register import Register
 from orchd.serving.relay import Listener, relay
 from orchd.serving.slot_watch import FREE_WITHIN_S, is_seen_free
@@ -82,6 +83,7 @@ class Service:
 
         self._pools = {pool.id: build(pool) for pool in config.pools}
         self._register = Register(config.tasks.retain_s, self._loop)
+        self._refusals = Refusals(self._loop)
         self._runs: dict[Grant, asyncio.Task[bool]] = {}
         self._clocks: dict[Entry, asyncio.TimerHandle] = {}
 
@@ -99,6 +101,7 @@ class Service:
             return Rejected(Code.CONFLICT, message, pool.config.engine)
         entry = pool.core.admit(spec)
         if isinstance(entry, Rejected):
+            self._refusals.note(spec.pool_id, entry.code)
             return entry
         self._register.add(entry)
         self._watch_abandonment(entry)
@@ -172,11 +175,14 @@ class Service:
             await asyncio.wait(self._runs.values())
             await asyncio.sleep(0)  # for the callbacks that release what they held
         self._register.close()
+        self._refusals.close()
 
     # -- doing what a core lists -------------------------------------------------------------------
 
     def _do(self, pool: Pool) -> None:
         todo = pool.core.take_todo()
+        for report in todo.reports:
+            log.info(report.template, *report.arguments)
         for entry in todo.ended:
             self._watch_abandonment(entry)
             self._register.retire(entry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import weakref
 from typing import Any
 
@@ -466,3 +467,50 @@ def test_an_impatient_stop_cuts_the_grace_short(drive: Drive[Any]) -> None:
             assert not entry.task.has_ended
 
     drive(scenario())
+
+
+# -- what the log tells ----------------------------------------------------------------------------
+
+
+def test_each_task_is_one_line_at_its_end(
+    drive: Drive[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        script = tells("a secret", tokens_in=33, tokens_out=7, by="limit")
+        async with FakeEngine(script) as engine, Rig() as rig:
+            rig.open(engine.endpoint)
+            await rig.story(rig.submit(task_id=ID))
+            await rig.until_free()
+            rig.close()
+            rig.outage = Outage("crashed", 1.0)
+            for _ in range(3):
+                rig.refuse()
+
+    with caplog.at_level(logging.INFO):
+        drive(scenario())
+    ended, *refused = caplog.messages
+    assert ended.startswith(
+        f"ended a task task={ID} pool=chat replica=r0 priority=interactive outcome=end"
+        " finish=length waited_s="
+    )
+    assert ended.endswith("tokens_in=33 tokens_out=7 rate=304.3")
+    assert refused == [
+        "refused a task pool=chat code=POOL_UNAVAILABLE",
+        "refused 2 tasks in the last 10 s pool=chat code=POOL_UNAVAILABLE",
+    ]
+
+
+def test_a_client_s_own_fault_is_no_line(
+    drive: Drive[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with FakeEngine(tells("a")) as engine, Rig() as rig:
+            rig.open(engine.endpoint)
+            rig.refuse(pool_id="nowhere")
+            entry = rig.submit(task_id=ID)
+            rig.refuse(task_id=ID)
+            await rig.story(entry)
+
+    with caplog.at_level(logging.INFO):
+        drive(scenario())
+    assert [message[:12] for message in caplog.messages] == ["ended a task"]

@@ -1,0 +1,1 @@
+"""What the daemon tells its operator: one event a line, out of the event loop's way."""

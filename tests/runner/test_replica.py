@@ -36,6 +36,7 @@ def test_it_becomes_ready_and_opens_its_slots(drive: Drive[None], tmp_path: Path
             assert list(stage.open) == ["chat-0"]
             answer = await exchange(stage.open["chat-0"], LlamaCpp().identity_request())
             assert answer.status == 200
+        assert stage.supervisor.incidents("chat") == (), "a stop is no incident"
 
     drive(scenario())
 

@@ -39,13 +39,6 @@ class Incident:
     memory_after_bytes: int | None = None
     """In use once its own was seen to be back, or was not waited for any longer; None before."""
 
-    def __str__(self) -> str:
-        """For the log."""
-        return (
-            f"replica={self.replica_id} device={self.device} pid={self.pid}"
-            f" ready_s={self.ready_s:.0f} tasks={len(self.tasks)}: {self.cause}"
-        )
-
 
 def describe_death(exit_status: ExitStatus | None, verdict: str, last_words: str) -> str:
     """Why an engine is gone; ``verdict`` is why it was being ended, empty where it went by itself.

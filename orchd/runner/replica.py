@@ -250,7 +250,11 @@ class Replica:
         death = self._history.end(self._death)
         self._on_returned = None if death is None else self._incidents.add(death)
         if death is not None:
-            log.warning("lost an engine pool=%s %s", self._pool.id, death)
+            log.warning(
+                "lost an engine pool=%s replica=%s device=%s pid=%d ready_s=%.0f tasks=%d: %s",
+                *(*self._names, death.device, death.pid, death.ready_s),
+                *(len(death.tasks), death.cause),
+            )
 
     def _give_back(self) -> None:
         self._resources.give_back(self._held_lease(), self._on_returned)

@@ -114,9 +114,3 @@ def test_what_is_known_later_goes_to_its_own_death() -> None:
         log.add(death())
     first(30)  # forgotten by now
     assert [kept.memory_after_bytes for kept in log.all()] == [None] * KEPT
-
-
-def test_a_death_in_the_log_is_one_line_of_fixed_keys() -> None:
-    assert str(death()) == (
-        "replica=chat-0 device=GPU-0 pid=7 ready_s=0 tasks=0: exited with code 1: no memory"
-    )

@@ -222,7 +222,7 @@ def test_a_crash_makes_room_only_once_its_memory_is_back(
 
 
 def test_a_death_is_recorded_with_the_memory_before_and_after(
-    drive: Drive[None], tmp_path: Path, nvml: FakeNvml
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, caplog: pytest.LogCaptureFixture
 ) -> None:
     pool = gpu_pool(nvml, devices=("0",), takes_mib=5000, lag_ms=200)
 
@@ -244,7 +244,11 @@ def test_a_death_is_recorded_with_the_memory_before_and_after(
                 return stage.supervisor.incidents("chat")[0].memory_after_bytes == 0
 
             await until(is_told)
-        assert len(stage.supervisor.incidents("chat")) == 1, "the stop is no incident"
+            (line,) = [line for line in caplog.messages if "lost an engine" in line]
+            assert line == (
+                f"lost an engine pool=chat replica=chat-0 device={uuid_of(0)} pid={pid} ready_s=0"
+                " tasks=2: was ended by SIGKILL: it said nothing"
+            )
 
     drive(scenario())
 

@@ -83,7 +83,11 @@ async def _run(
         report_stuck=lambda *report: supervisor.report_stuck(*report),
     )
     service = Service(config, ADAPTERS, wire.encode_event, runner)
-    gate = SlotGate(service.open_slots, service.close_slots)
+
+    def close_slots(pool_id: str, replica_id: str) -> None:
+        service.close_slots(pool_id, replica_id)
+
+    gate = SlotGate(service.open_slots, close_slots)
     reckoner = Reckoner(ADAPTERS, learned)
     supervisor: Supervisor = Supervisor(config, ADAPTERS, gate, NvmlReader().read, reckoner)
     context = Context(

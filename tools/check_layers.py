@@ -66,9 +66,9 @@ ROOMS: dict[str, Room] = {
     "serving": Room(
         pure=(
             *("task", "queue", "dispatch", "pace", "event_log", "retention", "pool_choice"),
-            *("entry", "core", "world"),
+            *("entry", "core", "world", "progress"),
         ),
-        shells=("relay", "service", "slot_watch", "pool", "register"),
+        shells=("relay", "service", "slot_watch", "stall_watch", "aftermath", "pool", "register"),
         imports=("engines", "errors", "config"),
         third_party=("orjson",),
     ),

@@ -18,10 +18,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import assert_never
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import Done, Refused
+from orchd.engines.adapter import Done, PromptProgress
 from orchd.errors import Code
 from orchd.serving.dispatch import Dispatcher, Grant, Slots
 from orchd.serving.entry import Entry
@@ -30,7 +29,7 @@ from orchd.serving.pace import UNMEASURED_BACKOFF_S, Pace
 from orchd.serving.task import (
     Admitted,
     Broken,
-    Bug,
+    Doubt,
     Ended,
     Failed,
     Outcome,
@@ -40,6 +39,7 @@ from orchd.serving.task import (
     Step,
     Task,
     TaskSpec,
+    describe_failure,
 )
 from orchd.serving.world import World
 
@@ -119,15 +119,21 @@ class Core:
         if (entry := self._running.get(grant)) is not None:
             entry.log_start()
 
+    def note_prompt(self, grant: Grant, progress: PromptProgress) -> None:
+        """The engine has read so much of the prompt."""
+        if (entry := self._running.get(grant)) is not None:
+            entry.note_prompt(progress)
+
     def write(self, grant: Grant, text: str) -> None:
         """The engine has written a piece of the answer."""
         if (entry := self._running.get(grant)) is not None:
             entry.log_text(text)
 
     def end(self, grant: Grant, outcome: Outcome, service_s: float) -> None:
-        """The run is over after that time; a replica that broke it is granted nothing meanwhile."""
-        if isinstance(outcome, Broken):
-            self._dispatcher.doubt(grant)
+        """The run is over after that time; one that is doubted for it is granted nothing."""
+        grant.slots.note_outcome(outcome)
+        if isinstance(outcome, Doubt):
+            self._dispatcher.doubt(grant, outcome)
         if (entry := self._running.get(grant)) is not None:
             self._conclude(entry, grant, outcome, service_s)
         self._dispatch()
@@ -136,7 +142,7 @@ class Core:
         """The engine is done with the slot, or is gone."""
         assert grant not in self._running, "a slot was given back under its task"
         held_s = self._world.now_s() - self._granted_s.pop(grant)
-        if not self._dispatcher.is_doubted(grant):
+        if self.why_doubted(grant) is None:
             self._pace.observe(held_s)
         self._dispatcher.release(grant)
         self._dispatch()
@@ -148,9 +154,18 @@ class Core:
         self._dispatcher.open_slots(replica_id, total)
         self._dispatch()
 
-    def close_slots(self, replica_id: str) -> None:
-        """A replica takes no more tasks; the streams that it had end by themselves."""
+    def close_slots(self, replica_id: str) -> tuple[str, ...]:
+        """A replica takes no more tasks; the streams that it had end by themselves.
+
+        Returns the ids of those that it has and of those that it has just failed, as granted.
+        """
+        slots = self._dispatcher.slots(replica_id)
         self._dispatcher.close_slots(replica_id)
+        return tuple(
+            grant.task.spec.task_id
+            for grant in self._granted_s
+            if grant.slots is slots and (grant in self._running or self.why_doubted(grant))
+        )
 
     # -- the end of the daemon ---------------------------------------------------------------
 
@@ -186,9 +201,9 @@ class Core:
             for grant, entry in self._running.items()
         )
 
-    def is_doubted(self, grant: Grant) -> bool:
-        """True while its replica is granted nothing, since it broke the task."""
-        return self._dispatcher.is_doubted(grant)
+    def why_doubted(self, grant: Grant) -> Doubt | None:
+        """What its replica did to the task, while it is granted nothing for that."""
+        return self._dispatcher.why_doubted(grant)
 
     def is_running(self, grant: Grant) -> bool:
         """True while its task runs on it."""
@@ -223,7 +238,7 @@ class Core:
         return [
             now_s - since_s
             for grant, since_s in self._granted_s.items()
-            if not self._dispatcher.is_doubted(grant)
+            if self.why_doubted(grant) is None
         ]
 
     def _explain_queue(self) -> str:
@@ -240,23 +255,17 @@ class Core:
             self._run.append(grant)
 
     def _conclude(self, entry: Entry, grant: Grant, outcome: Outcome, service_s: float) -> None:
-        engine, task = self._config.engine, entry.task
+        task = entry.task
         match outcome:
             case Done():
                 self._end(entry, task.describe_end(outcome, service_s))
-            case Refused(message):
-                self._end(entry, Failed(Code.INVALID_PARAMS, message, engine))
             case Broken() if task.can_requeue and not self._is_stopping:
                 self._let_go(entry)
                 task.step(Step.REQUEUE)
                 self._queue.put_back(task)
-            case Broken(reason):
-                message = f"replica {grant.slots.replica_id} {reason}"
-                self._end(entry, Failed(Code.WORKER_RESET, message, engine))
-            case Bug():
-                self._end(entry, Failed(Code.INTERNAL, "a bug in orchd", engine))
             case _:
-                assert_never(outcome)
+                failed = describe_failure(outcome, grant.slots.replica_id, self._config.engine)
+                self._end(entry, failed)
 
     def _end_all(self, entries: Iterable[Entry]) -> None:
         for entry in tuple(entries):

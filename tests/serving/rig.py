@@ -10,9 +10,10 @@ from typing import Any, Self
 from orchd.config.model import Config, PoolConfig, TasksConfig
 from orchd.engines.adapter import Endpoint, Generation
 from orchd.engines.registry import ADAPTERS
+from orchd.serving.aftermath import Patience
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.pool_choice import TaskRequest
-from orchd.serving.service import Patience, Runner, Service
+from orchd.serving.service import Runner, Service
 from orchd.serving.task import Admitted, Failed, Priority, Rejected, State, TaskEvent, Token
 from orchd.serving.world import Outage
 from tests.serving.samples import make_pool

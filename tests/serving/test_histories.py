@@ -319,7 +319,8 @@ class Histories(RuleBasedStateMachine):
         for grant in self.running:
             assert self.core.is_running(grant)
         for grant, doubts in self.settling.items():
-            assert not self.core.is_running(grant) and self.core.is_doubted(grant) == doubts
+            assert not self.core.is_running(grant)
+            assert (self.core.why_doubted(grant) is not None) == doubts
 
     @invariant()
     def no_bound_is_exceeded_but_by_those_that_came_back(self) -> None:

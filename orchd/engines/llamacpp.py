@@ -127,7 +127,7 @@ class LlamaCpp:
             case _:
                 raise EngineError("answered /props without a model_path")
 
-    def slots_request(self) -> EngineRequest:
+    def slots_request(self) -> EngineRequest | None:
         return EngineRequest("GET", "/slots")
 
     def read_busy_slots(self, status: int, body: bytes) -> int:

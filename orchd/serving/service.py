@@ -215,6 +215,7 @@ class Service:
         listener = self._listen(core, grant, progress)
         try:
             outcome = await run_until_stall(
+                self._loop,
                 relay(pool.adapter, pool.config, replica.endpoint, spec.generation, listener),
                 *(progress, pool.config.decode_stall_s),
             )

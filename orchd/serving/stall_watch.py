@@ -56,12 +56,14 @@ class StallWatch:
             self._on_stall()
 
 
-async def run_until_stall(work: Awaitable[T], progress: Progress, stall_s: float) -> T | Stalled:
+async def run_until_stall(
+    loop: asyncio.AbstractEventLoop, work: Awaitable[T], progress: Progress, stall_s: float
+) -> T | Stalled:
     """What the work comes to; it is cancelled where it makes no progress for so long."""
-    loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(None) as limit:
-            watch = StallWatch(loop, progress, stall_s, lambda: limit.reschedule(loop.time()))
+            # An hour that is long past: at once.
+            watch = StallWatch(loop, progress, stall_s, lambda: limit.reschedule(0))
             try:
                 return await work
             finally:

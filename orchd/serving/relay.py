@@ -49,11 +49,11 @@ async def relay(
         nonlocal events_left, last
         for event in parser.feed(chunk):
             match event:
-                case Text(text):
+                case Text():
                     events_left -= 1
                     if events_left < 0:
                         raise EngineError("goes on beyond the tokens that it was asked for")
-                    listener.on_text(text)
+                    listener.on_text(event.text)
                 case Unsaid():
                     listener.on_unsaid()
                 case PromptProgress():

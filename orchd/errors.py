@@ -32,6 +32,7 @@ class Code(StrEnum):
     INTERNAL = "INTERNAL"
     CANCELLED = "CANCELLED"
     WORKER_RESET = "WORKER_RESET"
+    DECODE_TIMEOUT = "DECODE_TIMEOUT"
 
 
 class OrchdError(Exception):

@@ -72,9 +72,12 @@ ROOMS: dict[str, Room] = {
     "serving": Room(
         pure=(
             *("task", "queue", "dispatch", "pace", "event_log", "retention", "pool_choice"),
-            *("entry", "account", "core", "world"),
+            *("entry", "account", "core", "todo", "world", "progress"),
         ),
-        shells=("relay", "service", "slot_watch", "pool", "register", "refusals"),
+        shells=(
+            *("relay", "service", "slot_watch", "stall_watch", "aftermath", "pool", "register"),
+            "refusals",
+        ),
         imports=("engines", "errors", "config"),
         shells_import=("logs",),
         third_party=("orjson",),

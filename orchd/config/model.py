@@ -196,6 +196,10 @@ class PoolConfig:
     load_stall_s: Annotated[
         SpanS, Doc("Seconds without any progress after which a load has failed.")
     ] = 120.0
+    decode_stall_s: Annotated[
+        SpanS,
+        Doc("Seconds without a token or prompt progress after which a running task has failed."),
+    ] = 60.0
     queue: Annotated[
         QueueConfig, Inherits("queue"), Doc("This pool's own bounds, over those of [queue].")
     ] = field(default_factory=QueueConfig)

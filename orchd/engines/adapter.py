@@ -75,6 +75,19 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Unsaid:
+    """A token of which the reader gets nothing: a thought, a tool call, half a character."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptProgress:
+    """How much of the task's prompt the engine has read; the same may be told again."""
+
+    read_tokens: int
+    total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The engine's own last word on a generation. Counts are None where it keeps none."""
 
@@ -89,9 +102,11 @@ class Refused:
     """The engine will not do this task, and says why: the task is at fault, not the engine."""
 
     message: str
+    is_busy: bool = False
+    """Not now: the task is not at fault either."""
 
 
-StreamEvent = Text | Done | Refused
+StreamEvent = Text | Unsaid | PromptProgress | Done | Refused
 
 
 class StreamParser(Protocol):
@@ -238,7 +253,8 @@ class Adapter(Protocol):
         """The request that streams this generation."""
 
     def read_refusal(self, status: int, body: bytes) -> Refused:
-        """Understand an answer other than 200; raises EngineError where the engine is at fault."""
+        """Understand an answer other than 200; raises EngineError where the engine is at fault, or
+        where it is not ours that answers."""
 
     def new_parser(self, generation: Generation) -> StreamParser:
         """A parser for the 200 answer to ``generation_request``."""

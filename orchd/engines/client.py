@@ -20,6 +20,9 @@ from orchd.engines.adapter import Endpoint, EngineRequest
 from orchd.errors import EngineError
 
 _HUNG_UP = "hung up before the end of its answer"
+CONNECT_TIMEOUT_S = 5.0
+"""On loopback a connection stands at once or is refused, unless the backlog of an engine that hangs
+is full: then the system tries for minutes."""
 MAX_ANSWER_BYTES = 1024 * 1024
 """How much of an answer is kept where nobody takes it as it comes."""
 
@@ -43,18 +46,25 @@ class Receiver:
 
 
 async def exchange(
-    endpoint: Endpoint, request: EngineRequest, receiver: Receiver | None = None
+    endpoint: Endpoint,
+    request: EngineRequest,
+    receiver: Receiver | None = None,
+    connect_timeout_s: float = CONNECT_TIMEOUT_S,
 ) -> Answer:
     """Ask one replica one thing, and wait for the end of its answer.
 
-    Raises EngineError when it cannot be reached, hangs up before the end of its answer, or answers
-    what is not HTTP.
+    Raises EngineError when it cannot be reached in time, hangs up before the end of its answer, or
+    answers what is not HTTP.
     """
     loop = asyncio.get_running_loop()
     protocol = _ExchangeProtocol(endpoint, request, receiver, loop.create_future())
     try:
         try:
-            await loop.create_connection(protocol.factory, endpoint.host, endpoint.port)
+            async with asyncio.timeout(connect_timeout_s):
+                await loop.create_connection(protocol.factory, endpoint.host, endpoint.port)
+        except TimeoutError as error:
+            reason = f"does not accept connections within {connect_timeout_s:g} s"
+            raise EngineError(reason) from error
         except OSError as error:
             raise EngineError(f"does not accept connections ({error.strerror or error})") from error
         return await protocol.answer

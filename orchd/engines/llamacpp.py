@@ -22,11 +22,13 @@ from orchd.engines.adapter import (
     Identity,
     Launch,
     MemoryDemand,
+    PromptProgress,
     PythonModule,
     Refused,
     StreamEvent,
     StreamParser,
     Text,
+    Unsaid,
     max_events,
 )
 from orchd.engines.event_stream import EventStreamReader
@@ -39,17 +41,17 @@ _EMBEDDED = PythonModule(
 _ALL_LAYERS = "999"
 """More layers than any model has: the whole model goes to the device, as reserved."""
 _LAST_EVENT_FIELDS = [
-    "content",
-    "stop",
-    "stop_type",
-    "tokens_predicted",
-    "tokens_evaluated",
-    "timings",
+    *("content", "stop", "stop_type"),
+    *("tokens_predicted", "tokens_evaluated", "timings"),
 ]
 """Trims the last event, which otherwise repeats the whole prompt and every setting."""
 _LARGEST_COUNT = 2**53
 """Beyond it a figure is garbage, and no JSON number that every reader understands."""
-
+_NOT_OURS = (401, 403)
+"""Ours takes our key; whoever does not has taken its port."""
+_NOT_NOW = (408, 425, 429)
+"""Request timeout, too early, too many requests."""
+_UNSAID = Unsaid()
 
 _OWN_FLAGS = {
     **dict.fromkeys(("-m", "--model", "-mu", "--model-url"), "write the pool's model instead"),
@@ -125,7 +127,7 @@ class LlamaCpp:
             case _:
                 raise EngineError("answered /props without a model_path")
 
-    def slots_request(self) -> EngineRequest:
+    def slots_request(self) -> EngineRequest | None:
         return EngineRequest("GET", "/slots")
 
     def read_busy_slots(self, status: int, body: bytes) -> int:
@@ -138,7 +140,10 @@ class LlamaCpp:
                 raise EngineError(f"answered HTTP {status} when asked for its slots")
 
     def generation_request(self, pool: PoolConfig, generation: Generation) -> EngineRequest:
-        body: dict[str, object] = {**generation.sampling, "stream": True}
+        # Adds events of either stream's own shape, without text, one before each batch of the
+        # prompt and one behind the last. A prompt that waits for that of another slot tells the
+        # same figure with each of the other's batches (both measured).
+        body: dict[str, object] = {**generation.sampling, "stream": True, "return_progress": True}
         # Never without a bound: an engine that shifts its context would go on for ever.
         limit = max_events(pool, generation)
         body["max_tokens" if generation.messages else "n_predict"] = limit
@@ -152,8 +157,8 @@ class LlamaCpp:
 
     def read_refusal(self, status: int, body: bytes) -> Refused:
         message = _error_message(_parse(body, default={}), f"HTTP {status}")
-        if 400 <= status < 500:
-            return Refused(message)
+        if (refused := _judge(status, message)) is not None:
+            return refused
         raise EngineError(f"answered HTTP {status}: {message}")
 
     def new_parser(self, generation: Generation) -> StreamParser:
@@ -171,10 +176,18 @@ class CompletionParser:
             match _parse(data):
                 case {"error": _} as failed:
                     yield _read_error(failed)
+                case {
+                    "prompt_progress": {"processed": int(read), "total": int(total)},
+                    "content": "",
+                    "stop": False,
+                }:
+                    yield PromptProgress(read, total)
                 case {"content": str(text), "stop": bool(is_last)} as said:
                     # Held-back text (a stop word's start, half a character) comes as "".
                     if text:
                         yield Text(text)
+                    elif not is_last:
+                        yield _UNSAID
                     if is_last:
                         yield _read_last(said)
                 case _:
@@ -197,6 +210,11 @@ class ChatParser:
             match _parse(data):
                 case {"error": _} as failed:
                     yield _read_error(failed)
+                case {
+                    "prompt_progress": {"processed": int(read), "total": int(total)},
+                    "choices": [{"delta": {"content": None}}],
+                }:
+                    yield PromptProgress(read, total)
                 case {"choices": []} as said:
                     self._last = said
                 case {"choices": [{"delta": dict(delta), "finish_reason": reason}, *_]} as said:
@@ -207,6 +225,8 @@ class ChatParser:
                             yield Text(text)
                         case {"content": value} if value is not None and value != "":
                             raise EngineError("sent an answer that is no text")
+                        case _ if reason is None:
+                            yield _UNSAID
                     if reason is not None:
                         self._reason, self._last = reason, said
                 case _:
@@ -232,12 +252,21 @@ def _read_last(said: dict[str, Any]) -> Done:
     )
 
 
+def _judge(status: int, message: str) -> Refused | None:
+    """Whose fault an error is: the task's where it is a 4xx; None where the engine's."""
+    if status in _NOT_OURS:
+        raise EngineError(f"does not take our key (HTTP {status}): it is not the engine we started")
+    if 400 <= status < 500:
+        return Refused(message, is_busy=status in _NOT_NOW)
+    return None
+
+
 def _read_error(said: dict[str, Any]) -> Refused:
-    """An error in mid-stream: a 4xx is the task's fault, anything else the engine's."""
+    """An error in mid-stream."""
     message = _error_message(said, "an error without a message")
     match said["error"]:
-        case {"code": int(status)} if 400 <= status < 500:
-            return Refused(message)
+        case {"code": int(status)} if (refused := _judge(status, message)) is not None:
+            return refused
         case _:
             raise EngineError(f"gave up: {message}")
 

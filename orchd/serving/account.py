@@ -44,7 +44,6 @@ class Accounts:
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
         self._accounts: dict[str, _Account] = {}
-        self._reports: list[EndReport] = []
 
     def open(self, task: Task) -> None:
         """It was admitted."""
@@ -62,15 +61,10 @@ class Accounts:
         if task.tokens_logged == 0:
             self._accounts[task.spec.task_id].token_s = self._now_s()
 
-    def close(self, task: Task, event: Ended | Failed) -> None:
+    def close(self, task: Task, event: Ended | Failed) -> EndReport:
         """It has ended."""
         account = self._accounts.pop(task.spec.task_id)
-        self._reports.append(_report(task, event, account, self._now_s()))
-
-    def take_reports(self) -> tuple[EndReport, ...]:
-        """Those since the last call."""
-        reports, self._reports = tuple(self._reports), []
-        return reports
+        return _report(task, event, account, self._now_s())
 
 
 def _report(task: Task, event: Ended | Failed, account: _Account, now_s: float) -> EndReport:

@@ -17,13 +17,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import assert_never
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import Done, Refused
+from orchd.engines.adapter import Done, PromptProgress
 from orchd.errors import Code
-from orchd.serving.account import Accounts, EndReport
+from orchd.serving.account import Accounts
 from orchd.serving.dispatch import Dispatcher, Grant, Slots
 from orchd.serving.entry import Entry
 from orchd.serving.event_log import EventLog
@@ -31,7 +29,7 @@ from orchd.serving.pace import UNMEASURED_BACKOFF_S, Pace
 from orchd.serving.task import (
     Admitted,
     Broken,
-    Bug,
+    Doubt,
     Ended,
     Failed,
     Outcome,
@@ -41,24 +39,12 @@ from orchd.serving.task import (
     Step,
     Task,
     TaskSpec,
+    describe_failure,
 )
+from orchd.serving.todo import Todo
 from orchd.serving.world import World
 
 _STOPPING = "the daemon is stopping"
-
-
-@dataclass(frozen=True, slots=True)
-class Todo:
-    """What is to be done outside, in this order."""
-
-    ended: tuple[Entry, ...]
-    """Tasks that have had their terminal event."""
-    run: tuple[Grant, ...]
-    """Send their tasks to their replicas."""
-    cut: tuple[Grant, ...]
-    """Nobody wants their tasks any more: close their streams, then ``release`` them."""
-    reports: tuple[EndReport, ...]
-    """What the log is to tell of those that have ended."""
 
 
 class Core:
@@ -81,9 +67,7 @@ class Core:
         self._granted_s: dict[Grant, float] = {}
         """When each slot that is not released yet was given."""
         self._is_stopping = False
-        self._ended: list[Entry] = []
-        self._cut: list[Grant] = []
-        self._run: list[Grant] = []
+        self._todo = Todo()
 
     # -- what a client asks ------------------------------------------------------------------
 
@@ -124,6 +108,11 @@ class Core:
         if (entry := self._running.get(grant)) is not None:
             entry.log_start()
 
+    def note_prompt(self, grant: Grant, progress: PromptProgress) -> None:
+        """The engine has read so much of the prompt."""
+        if (entry := self._running.get(grant)) is not None:
+            entry.note_prompt(progress)
+
     def write(self, grant: Grant, text: str) -> None:
         """The engine has written a piece of the answer."""
         if (entry := self._running.get(grant)) is not None:
@@ -131,9 +120,10 @@ class Core:
             entry.log_text(text)
 
     def end(self, grant: Grant, outcome: Outcome, service_s: float) -> None:
-        """The run is over after that time; a replica that broke it is granted nothing meanwhile."""
-        if isinstance(outcome, Broken):
-            self._dispatcher.doubt(grant)
+        """The run is over after that time; one that is doubted for it is granted nothing."""
+        grant.slots.note_outcome(outcome)
+        if isinstance(outcome, Doubt):
+            self._dispatcher.doubt(grant, outcome)
         if (entry := self._running.get(grant)) is not None:
             self._conclude(entry, grant, outcome, service_s)
         self._dispatch()
@@ -142,7 +132,7 @@ class Core:
         """The engine is done with the slot, or is gone."""
         assert grant not in self._running, "a slot was given back under its task"
         held_s = self._world.now_s() - self._granted_s.pop(grant)
-        if not self._dispatcher.is_doubted(grant):
+        if self.why_doubted(grant) is None:
             self._pace.observe(held_s)
         self._dispatcher.release(grant)
         self._dispatch()
@@ -154,9 +144,18 @@ class Core:
         self._dispatcher.open_slots(replica_id, total)
         self._dispatch()
 
-    def close_slots(self, replica_id: str) -> None:
-        """A replica takes no more tasks; the streams that it had end by themselves."""
+    def close_slots(self, replica_id: str) -> tuple[str, ...]:
+        """A replica takes no more tasks; the streams that it had end by themselves.
+
+        Returns the ids of those that it has and of those that it has just failed, as granted.
+        """
+        slots = self._dispatcher.slots(replica_id)
         self._dispatcher.close_slots(replica_id)
+        return tuple(
+            grant.task.spec.task_id
+            for grant in self._granted_s
+            if grant.slots is slots and (grant in self._running or self.why_doubted(grant))
+        )
 
     # -- the end of the daemon ---------------------------------------------------------------
 
@@ -173,9 +172,7 @@ class Core:
 
     def take_todo(self) -> Todo:
         """What the steps since the last call have left to do."""
-        reports = self._accounts.take_reports()
-        todo = Todo(tuple(self._ended), tuple(self._run), tuple(self._cut), reports)
-        self._ended, self._run, self._cut = [], [], []
+        todo, self._todo = self._todo, Todo()
         return todo
 
     def depth(self, priority: Priority) -> int:
@@ -193,9 +190,9 @@ class Core:
             for grant, entry in self._running.items()
         )
 
-    def is_doubted(self, grant: Grant) -> bool:
-        """True while its replica is granted nothing, since it broke the task."""
-        return self._dispatcher.is_doubted(grant)
+    def why_doubted(self, grant: Grant) -> Doubt | None:
+        """What its replica did to the task, while it is granted nothing for that."""
+        return self._dispatcher.why_doubted(grant)
 
     def is_running(self, grant: Grant) -> bool:
         """True while its task runs on it."""
@@ -230,7 +227,7 @@ class Core:
         return [
             now_s - since_s
             for grant, since_s in self._granted_s.items()
-            if not self._dispatcher.is_doubted(grant)
+            if self.why_doubted(grant) is None
         ]
 
     def _explain_queue(self) -> str:
@@ -245,26 +242,20 @@ class Core:
             self._running[grant] = entry
             self._granted_s[grant] = self._world.now_s()
             self._accounts.note_grant(grant.task, grant.slots.replica_id)
-            self._run.append(grant)
+            self._todo.run.append(grant)
 
     def _conclude(self, entry: Entry, grant: Grant, outcome: Outcome, service_s: float) -> None:
-        engine, task = self._config.engine, entry.task
+        task = entry.task
         match outcome:
             case Done():
                 self._end(entry, task.describe_end(outcome, service_s))
-            case Refused(message):
-                self._end(entry, Failed(Code.INVALID_PARAMS, message, engine))
             case Broken() if task.can_requeue and not self._is_stopping:
                 self._let_go(entry)
                 task.step(Step.REQUEUE)
                 self._queue.put_back(task)
-            case Broken(reason):
-                message = f"replica {grant.slots.replica_id} {reason}"
-                self._end(entry, Failed(Code.WORKER_RESET, message, engine))
-            case Bug():
-                self._end(entry, Failed(Code.INTERNAL, "a bug in orchd", engine))
             case _:
-                assert_never(outcome)
+                failed = describe_failure(outcome, grant.slots.replica_id, self._config.engine)
+                self._end(entry, failed)
 
     def _end_all(self, entries: Iterable[Entry]) -> None:
         for entry in tuple(entries):
@@ -277,14 +268,14 @@ class Core:
         self._queue.remove(entry.task)
         self._end(entry, failed)
         if grant is not None:
-            self._cut.append(grant)
+            self._todo.cut.append(grant)
 
     def _end(self, entry: Entry, event: Ended | Failed) -> None:
         entry.log_end(event)
-        self._accounts.close(entry.task, event)
+        self._todo.reports.append(self._accounts.close(entry.task, event))
         self._let_go(entry)
         del self._live[entry.task.spec.task_id]
-        self._ended.append(entry)
+        self._todo.ended.append(entry)
         entry.wake()
 
     def _let_go(self, entry: Entry) -> None:

@@ -15,9 +15,20 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
+from orchd.engines.adapter import Done, Refused
 from orchd.serving.queue import TaskQueue
-from orchd.serving.task import Priority, Step, Task
+from orchd.serving.task import (
+    Broken,
+    Bug,
+    Doubt,
+    Outcome,
+    Priority,
+    Stalled,
+    Step,
+    Task,
+)
 
 MAX_SESSIONS = 4096
 """How many sessions' last replicas are remembered; the longest unused is forgotten first."""
@@ -31,12 +42,35 @@ class Slots:
     total: int
     busy: int = 0
     doubts: int = 0
-    """Grants whose stream broke and that have not been released yet."""
+    """Grants whose stream broke or stalled and that have not been released yet."""
+    breaks: int = 0
+    """Tasks that it broke one after another, none ended well between them."""
+    last_break: str = ""
 
     @property
     def free(self) -> int:
         """How many tasks it can be given now."""
         return 0 if self.doubts else self.total - self.busy
+
+    @property
+    def fault(self) -> str | None:
+        """Why it is to be started afresh though it takes task after task; None where it is not."""
+        # Of so many, one at least was granted after another had broken.
+        if self.breaks <= max(self.total, 2):
+            return None
+        return f"broke {self.breaks} tasks in a row, the last: {self.last_break}"
+
+    def note_outcome(self, outcome: Outcome) -> None:
+        """A run on it has come to that."""
+        match outcome:
+            case Broken(reason):
+                self.breaks, self.last_break = self.breaks + 1, reason
+            case Done() | Refused():
+                self.breaks = 0
+            case Stalled() | Bug():  # the one is judged by itself, the other says nothing of it
+                pass
+            case _:
+                assert_never(outcome)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +91,7 @@ class Dispatcher:
         self._spare_vram_bytes = spare_vram_bytes
         self._open: dict[str, Slots] = {}
         self._held: set[Grant] = set()
-        self._doubted: set[Grant] = set()
+        self._doubts: dict[Grant, Doubt] = {}
         self._sessions: OrderedDict[str, Slots] = OrderedDict()
 
     @property
@@ -78,26 +112,25 @@ class Dispatcher:
         """A replica takes no more tasks; those that it still has release what they hold."""
         self._open.pop(replica_id, None)
 
-    def doubt(self, grant: Grant) -> None:
-        """The replica broke its stream: grant nothing on it until this grant is released.
+    def doubt(self, grant: Grant, why: Doubt) -> None:
+        """The replica failed its task: grant nothing on it until this grant is released.
 
         All its slots are doubted, not one: where it has died, whatever is granted on it breaks.
         """
-        assert grant in self._held and grant not in self._doubted, "a doubt without a grant"
-        self._doubted.add(grant)
+        assert grant in self._held and grant not in self._doubts, "a doubt without a grant"
+        self._doubts[grant] = why
         grant.slots.doubts += 1
 
-    def is_doubted(self, grant: Grant) -> bool:
-        """True from ``doubt`` to ``release``."""
-        return grant in self._doubted
+    def why_doubted(self, grant: Grant) -> Doubt | None:
+        """What it was doubted for, from ``doubt`` to ``release``."""
+        return self._doubts.get(grant)
 
     def release(self, grant: Grant) -> None:
         """The slot is free again."""
         assert grant in self._held, "a slot was given back twice"
         self._held.remove(grant)
         grant.slots.busy -= 1
-        if grant in self._doubted:
-            self._doubted.remove(grant)
+        if self._doubts.pop(grant, None) is not None:
             grant.slots.doubts -= 1
 
     def dispatch(self) -> list[Grant]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from orchd.engines.adapter import PromptProgress
 from orchd.serving.dispatch import Grant
 from orchd.serving.event_log import EventLog
 from orchd.serving.task import Ended, Failed, Started, State, Step, Task, Token
@@ -35,6 +36,10 @@ class Entry:
         if not self.log.has_started:
             self.log.append(Started(self.task.queue_position, self.task.predicted_start_ms))
             self.wake()
+
+    def note_prompt(self, progress: PromptProgress) -> None:
+        """The engine has read so much of the prompt; nobody is woken for it."""
+        self.task.prompt = progress
 
     def log_text(self, text: str) -> None:
         """The engine has written a piece of the answer."""
@@ -66,7 +71,9 @@ class Entry:
             case State.GRANTED:
                 return "waiting for the engine to take the task"
             case State.STARTED if not self.task.tokens_logged:
-                return "the engine is reading the prompt"
+                told = self.task.prompt
+                tokens = f" ({told.read_tokens} of {told.total_tokens} tokens)" if told else ""
+                return f"the engine is reading the prompt{tokens}"
             case State.STARTED:
                 return "waiting for the next token"
             case State.ENDED:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from orchd.config.model import PoolConfig
 from orchd.engines.adapter import Adapter, Endpoint
 from orchd.serving.core import Core
+from orchd.serving.progress import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class Replica:
 
     endpoint: Endpoint
     closed: asyncio.Future[None]
+    reading: Reading = field(default_factory=Reading)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import assert_never
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import Adapter, Done, Endpoint, Generation, Refused, Text, max_events
+from orchd.engines.adapter import (
+    Adapter,
+    Done,
+    Endpoint,
+    Generation,
+    PromptProgress,
+    Refused,
+    Text,
+    Unsaid,
+    max_events,
+)
 from orchd.engines.client import Receiver, exchange
 from orchd.errors import EngineError
 from orchd.serving.task import Broken
@@ -17,7 +28,9 @@ class Listener:
     """Hears the stream as it comes, within the loop turn that brought it."""
 
     on_started: Callable[[], None]
+    on_prompt: Callable[[PromptProgress], None]
     on_text: Callable[[str], None]
+    on_unsaid: Callable[[], None]
 
 
 async def relay(
@@ -35,14 +48,22 @@ async def relay(
     def on_body(chunk: bytes) -> bool:
         nonlocal events_left, last
         for event in parser.feed(chunk):
-            if not isinstance(event, Text):
-                # Its last word counts, however the connection ends after it.
-                last = event
-                return True
-            events_left -= 1
-            if events_left < 0:
-                raise EngineError("goes on beyond the tokens that it was asked for")
-            listener.on_text(event.text)
+            match event:
+                case Text():
+                    events_left -= 1
+                    if events_left < 0:
+                        raise EngineError("goes on beyond the tokens that it was asked for")
+                    listener.on_text(event.text)
+                case Unsaid():
+                    listener.on_unsaid()
+                case PromptProgress():
+                    listener.on_prompt(event)
+                case Done() | Refused():
+                    # Its last word counts, however the connection ends after it.
+                    last = event
+                    return True
+                case _:
+                    assert_never(event)
         return False
 
     request = adapter.generation_request(pool, generation)

@@ -19,33 +19,24 @@ from dataclasses import dataclass
 from functools import partial
 
 from orchd.config.model import Config, PoolConfig
-from orchd.engines.adapter import Adapter, Done, Endpoint, Refused
+from orchd.engines.adapter import Adapter, Done, Endpoint, PromptProgress, Refused
 from orchd.errors import Code
+from orchd.serving.aftermath import Patience, find_fault
 from orchd.serving.core import Core
 from orchd.serving.dispatch import Grant, Slots
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.event_log import Encoder
 from orchd.serving.pool import Pool, Replica
 from orchd.serving.pool_choice import TaskRequest, decide_spec
+from orchd.serving.progress import Progress
 from orchd.serving.refusals import Refusals
 from orchd.serving.register import Register
 from orchd.serving.relay import Listener, relay
-from orchd.serving.slot_watch import FREE_WITHIN_S, is_seen_free
-from orchd.serving.task import Admitted, Broken, Bug, Priority, Rejected
+from orchd.serving.stall_watch import run_until_stall
+from orchd.serving.task import Admitted, Broken, Bug, Priority, Rejected, Stalled
 from orchd.serving.world import Outage, World
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long the service waits for its engines."""
-
-    settle_s: float = 0.5
-    """How long a replica that broke a stream is granted nothing, so that the news of its death
-    comes first: the socket's end and the process's end arrive in any order."""
-    free_within_s: float = FREE_WITHIN_S
-    """How long an engine may work on at a task that was cut short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +124,14 @@ class Service:
         self._do(pool)
 
     def close_slots(self, pool_id: str, replica_id: str) -> tuple[str, ...]:
-        """A replica takes no task any more; the streams it had end by themselves."""
+        """A replica takes no task any more; the streams it had end by themselves.
+
+        Returns the ids of the tasks that it has or has just failed, in order of grant.
+        """
         pool = self._pools[pool_id]
-        pool.core.close_slots(replica_id)
+        task_ids = pool.core.close_slots(replica_id)
         pool.replicas.pop(replica_id).closed.set_result(None)
-        return ()
+        return task_ids
 
     # -- what /health shows ----------------------------------------------------------------------
 
@@ -222,15 +216,21 @@ class Service:
     async def _serve(self, pool: Pool, grant: Grant, replica: Replica) -> bool:
         """Run a granted task; True where the engine itself is done with it."""
         began_s = self._loop.time()
-        spec, core = grant.task.spec, pool.core
-        listener = Listener(partial(core.start, grant), partial(core.write, grant))
+        spec, core, where = grant.task.spec, pool.core, replica.endpoint.replica_id
+        progress = Progress(began_s, replica.reading)
+        listener = self._listen(core, grant, progress)
         try:
-            outcome = await relay(
-                pool.adapter, pool.config, replica.endpoint, spec.generation, listener
+            outcome = await run_until_stall(
+                self._loop,
+                relay(pool.adapter, pool.config, replica.endpoint, spec.generation, listener),
+                *(progress, pool.config.decode_stall_s),
             )
-            if isinstance(outcome, Broken):
-                where = replica.endpoint.replica_id
-                log.warning("task=%s lost replica=%s: %s", spec.task_id, where, outcome.reason)
+            match outcome:
+                case Broken(reason):
+                    log.warning("task=%s lost replica=%s: %s", spec.task_id, where, reason)
+                case Stalled(stall_s):
+                    words = "task=%s was given up: no progress for %g s replica=%s"
+                    log.warning(words, spec.task_id, stall_s, where)
             core.end(grant, outcome, self._loop.time() - began_s)
             is_done = isinstance(outcome, Done | Refused)
         except Exception:
@@ -240,19 +240,37 @@ class Service:
         self._do(pool)
         return is_done
 
+    def _listen(self, core: Core, grant: Grant, progress: Progress) -> Listener:
+        now_s = self._loop.time  # the time of the loop's turn: no system call
+
+        def on_prompt(told: PromptProgress) -> None:
+            progress.note_prompt(told, now_s())
+            core.note_prompt(grant, told)
+
+        def on_text(text: str) -> None:
+            progress.token_s = now_s()
+            core.write(grant, text)
+
+        def on_unsaid() -> None:
+            progress.token_s = now_s()
+
+        return Listener(partial(core.start, grant), on_prompt, on_text, on_unsaid)
+
     async def _see_free(self, pool: Pool, grant: Grant, replica: Replica) -> bool:
         """Wait until the engine has dropped a task that it did not end, or is gone."""
-        patience, closed = self._patience, replica.closed
-        if pool.core.is_doubted(grant):
-            await asyncio.wait([closed], timeout=patience.settle_s)
-        count = partial(pool.core.count_started, grant.slots)
-        is_free = await is_seen_free(
-            pool.adapter, replica.endpoint, count, closed, patience.free_within_s
-        )
-        if not is_free and not closed.done():
-            reason = f"worked on for {patience.free_within_s:g} s at a task that was cut short"
-            self._runner.report_stuck(pool.config.id, replica.endpoint.replica_id, reason)
-            await asyncio.wait([closed])
+        where = replica.endpoint.replica_id
+        try:
+            fault = await find_fault(pool, grant, replica, self._patience)
+        except Exception:
+            log.exception("watching a slot failed inside the daemon replica=%s", where)
+            fault = "could not be watched: a bug in orchd"
+        if fault is not None and not replica.closed.done():
+            try:
+                self._runner.report_stuck(pool.config.id, where, fault)
+                await asyncio.wait([replica.closed])
+            except Exception:
+                # The slot is given back: at worst the next task stalls on it.
+                log.exception("reporting failed inside the daemon replica=%s", where)
         return True
 
     def _watch_abandonment(self, entry: Entry) -> None:

@@ -20,6 +20,22 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 0.5
 _ANSWER_TIMEOUT_S = 5.0
 
 
+async def does_answer(
+    adapter: Adapter, endpoint: Endpoint, within_s: float = _ANSWER_TIMEOUT_S
+) -> bool:
+    """True where the engine gives one answer, whatever it says.
+
+    A connection proves nothing: the system accepts it for a process that is stopped.
+    """
+    request = adapter.slots_request() or adapter.health_request()
+    try:
+        async with asyncio.timeout(within_s):
+            await exchange(endpoint, request)
+    except (EngineError, TimeoutError):
+        return False
+    return True
+
+
 async def is_seen_free(
     adapter: Adapter,
     endpoint: Endpoint,

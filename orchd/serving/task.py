@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum, auto
+from typing import assert_never
 
-from orchd.engines.adapter import Done, FinishReason, Generation, Refused
+from orchd.engines.adapter import Done, FinishReason, Generation, PromptProgress, Refused
 from orchd.errors import Code
 
 
@@ -79,6 +80,8 @@ class Task:
     state: State = State.QUEUED
     tokens_logged: int = 0
     """Token events so far; the next one's ``i``."""
+    prompt: PromptProgress | None = None
+    """How far the engine has read it, where it tells."""
     requeues: int = 0
     turn: int = 0
     """Its place in the order of admission; the queue gives it."""
@@ -91,7 +94,9 @@ class Task:
         following = _STEPS.get((self.state, step))
         assert following is not None, f"task {self.spec.task_id}: {step} in {self.state}"
         self.state = following
-        self.requeues += step is Step.REQUEUE
+        if step is Step.REQUEUE:
+            self.requeues += 1
+            self.prompt = None
         if following is State.ENDED:
             self.spec = replace(self.spec, generation=Generation())
 
@@ -158,11 +163,40 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
+class Stalled:
+    """The engine made no progress at the task for so long. It is never tried again: it may be the
+    one that hangs the engine."""
+
+    stall_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Bug:
     """The daemon itself failed at the task; the log has the traceback."""
 
 
-Outcome = Done | Refused | Broken | Bug
+Doubt = Broken | Stalled
+"""What makes its replica doubted."""
+Outcome = Done | Refused | Doubt | Bug
+
+
+def describe_failure(
+    outcome: Refused | Broken | Stalled | Bug, replica_id: str, engine: str
+) -> Failed:
+    """The terminal event of a task that came to that on a replica, and is not tried again."""
+    match outcome:
+        case Refused(message, is_busy):
+            code = Code.POOL_UNAVAILABLE if is_busy else Code.INVALID_PARAMS
+            return Failed(code, message, engine)
+        case Broken(reason):
+            return Failed(Code.WORKER_RESET, f"replica {replica_id} {reason}", engine)
+        case Stalled(stall_s):
+            message = f"replica {replica_id} made no progress for {stall_s:g} s"
+            return Failed(Code.DECODE_TIMEOUT, message, engine)
+        case Bug():
+            return Failed(Code.INTERNAL, "a bug in orchd", engine)
+        case _:
+            assert_never(outcome)
 
 
 # -- what a submission gets ------------------------------------------------------------------------

@@ -32,7 +32,7 @@ STATUSES = {
     "POOL_UNAVAILABLE": 503,
     "HTTP_VERSION_NOT_SUPPORTED": 505,
 }
-STREAM_ONLY = {Code.CANCELLED, Code.WORKER_RESET}
+STREAM_ONLY = {Code.CANCELLED, Code.WORKER_RESET, Code.DECODE_TIMEOUT}
 
 
 def test_every_code_has_the_status_of_the_contract() -> None:

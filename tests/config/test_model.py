@@ -63,7 +63,8 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert (config.auth.token, config.auth.token_file) == (None, None)
     assert (POOL.replicas, POOL.slots, POOL.ctx, POOL.devices) == (1, 4, 4096, ("auto",))
     assert (POOL.vram_mib, POOL.args, dict(POOL.env), POOL.binary) == (None, (), {}, None)
-    assert (POOL.load_stall_s, POOL.queue) == (120.0, config.queue)
+    assert (POOL.load_stall_s, POOL.decode_stall_s) == (120.0, 60.0)
+    assert POOL.queue == config.queue
 
 
 def test_only_what_cannot_be_guessed_is_required() -> None:

@@ -80,6 +80,7 @@ def test_every_key_can_be_written() -> None:
         env = {{ OMP_NUM_THREADS = "2", _x = "" }}
         binary = "llama-server"
         load_stall_s = 3
+        decode_stall_s = 4
         queue = {{ interactive = 3, batch = 4 }}
         """)
     assert config.server.listen == Listen("::1", 0)
@@ -98,6 +99,7 @@ def test_every_key_can_be_written() -> None:
     assert (pool.vram_mib, pool.args) == (6200, ("--flash-attn", "on", ""))
     assert dict(pool.env) == {"OMP_NUM_THREADS": "2", "_x": ""}
     assert (pool.binary, pool.load_stall_s) == ("llama-server", 3.0)
+    assert pool.decode_stall_s == 4.0
     assert pool.queue == QueueConfig(interactive=3, batch=4)
 
 

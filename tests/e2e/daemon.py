@@ -122,9 +122,15 @@ class Daemon:
 
 @contextlib.contextmanager
 def running_daemon(
-    folder: Path, model: Path, engine_path: str, abandon_after_s: float = 2
+    folder: Path,
+    model: Path,
+    engine_path: str,
+    abandon_after_s: float = 2,
+    ctx: int = 1024,
+    pool: str = "",
 ) -> Iterator[Daemon]:
-    """A daemon on that model whose engines are looked up on ``engine_path``."""
+    """A daemon on that model whose engines are looked up on ``engine_path``; further keys of its
+    pool as TOML lines."""
     address = f"127.0.0.1:{_find_free_port()}"
     config = folder / "orchd.toml"
     config.write_text(
@@ -139,8 +145,9 @@ def running_daemon(
         model = "{model}"
         devices = ["cpu"]
         slots = {SLOTS}
-        ctx = 1024
+        ctx = {ctx}
         env = {{ OMP_WAIT_POLICY = "passive" }}
+        {pool}
         """
     )
     environ = {

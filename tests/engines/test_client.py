@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -126,6 +127,39 @@ def test_an_engine_that_is_not_there(drive: Drive[Any]) -> None:
             port = taken.getsockname()[1]
         with pytest.raises(EngineError, match=r"does not accept connections .*refused"):
             await exchange(Endpoint("r0", "127.0.0.1", port, KEY), REQUEST)
+
+    drive(scenario())
+
+
+def test_an_engine_whose_backlog_is_full(drive: Drive[Any]) -> None:
+    """Its process hangs: the system drops what knocks, and would try again for minutes."""
+
+    async def scenario() -> None:
+        with (
+            contextlib.ExitStack() as knocking,
+            socket.create_server(("127.0.0.1", 0), backlog=0) as hung,
+        ):
+            address = hung.getsockname()
+            for _ in range(2):
+                knock = knocking.enter_context(socket.socket())
+                knock.setblocking(False)
+                knock.connect_ex(address)
+            endpoint = Endpoint("r0", address[0], address[1], KEY)
+            with pytest.raises(EngineError, match=r"^does not accept connections within 0.1 s$"):
+                await exchange(endpoint, REQUEST, connect_timeout_s=0.1)
+
+    drive(scenario())
+
+
+def test_a_connection_that_stands_has_no_time_limit(drive: Drive[Any]) -> None:
+    async def scenario() -> None:
+        async with FakeEngine(hangs("a")) as engine:
+            ear = Ear()
+            asking = exchange(engine.endpoint, REQUEST, ear.receiver, connect_timeout_s=0.2)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await asking
+            assert ear.accepted
 
     drive(scenario())
 

@@ -16,11 +16,13 @@ from orchd.engines.adapter import (
     Generation,
     Identity,
     Launch,
+    PromptProgress,
     PythonModule,
     Refused,
     StreamEvent,
     StreamParser,
     Text,
+    Unsaid,
 )
 from orchd.engines.event_stream import MAX_EVENT_BYTES
 from orchd.engines.llamacpp import LlamaCpp
@@ -81,7 +83,12 @@ def parser_for(generation: Generation) -> StreamParser:
 
 
 def read(generation: Generation, *chunks: bytes) -> tuple[list[StreamEvent], str | None]:
-    """The events, and what the parser had against the stream."""
+    """The events, tokens without text left out, and what the parser had against the stream."""
+    events, fault = read_all(generation, *chunks)
+    return [event for event in events if not isinstance(event, Unsaid)], fault
+
+
+def read_all(generation: Generation, *chunks: bytes) -> tuple[list[StreamEvent], str | None]:
     parser, events = parser_for(generation), []
     try:
         for chunk in chunks:
@@ -171,6 +178,11 @@ def test_an_oversized_event_is_the_engines_fault() -> None:
     [
         ('{"code":400,"message":"too long","type":"x"}', Refused("too long")),
         ('{"code":499}', Refused("an error without a message")),
+        ('{"code":429,"message":"later"}', Refused("later", is_busy=True)),
+        (
+            '{"code":401,"message":"who"}',
+            "does not take our key (HTTP 401): it is not the engine we started",
+        ),
         ('{"code":500,"message":"no"}', "gave up: no"),
         ('{"code":200,"message":"odd"}', "gave up: odd"),
         ('{"code":true,"message":"odd"}', "gave up: odd"),
@@ -248,6 +260,58 @@ def test_a_reasoning_models_thoughts_and_tool_calls_are_no_text() -> None:
     assert read(CHAT, stream) == ([Text("42"), Done("stop", 33, 8, 101)], None)
 
 
+@pytest.mark.parametrize(
+    ("generation", "token", "count"),
+    [
+        (PROMPT, b'data: {"content":"","tokens":[28],"stop":false}\n\n', 1),
+        (CHAT, chat_chunk('{"reasoning_content":"Let me think"}'), 1),
+        (CHAT, chat_chunk('{"tool_calls":[{"index":0}]}'), 1),
+        (CHAT, chat_chunk("{}", '"stop"'), 0),
+        (PROMPT, b":\n\n", 0),
+        (CHAT, b":\n\n", 0),
+    ],
+)
+def test_a_token_without_text_is_told_as_one_and_a_ping_is_none(
+    generation: Generation, token: bytes, count: int
+) -> None:
+    assert read_all(generation, token) == ([Unsaid()] * count, None)
+
+
+# As build 11434 and the embedded engine sent them, to a request with ``response_fields``.
+PROGRESS = '"prompt_progress":{"total":2501,"cache":0,"processed":%s,"time_ms":848}'
+
+
+def completion_progress(processed: str, content: str = "", stop: str = "false") -> bytes:
+    said = (
+        f'{{"index":0,"content":"{content}","tokens":[0],"stop":{stop},"id_slot":-1,'
+        f'"tokens_predicted":0,"tokens_evaluated":2501,{PROGRESS % processed}}}'
+    )
+    return f"data: {said}\n\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("generation", "told"),
+    [
+        (PROMPT, completion_progress("256")),
+        (CHAT, chat_chunk('{"role":"assistant","content":null}', more="," + PROGRESS % 256)),
+    ],
+)
+def test_a_prompts_progress_is_told(generation: Generation, told: bytes) -> None:
+    assert read_all(generation, told) == ([PromptProgress(256, 2501)], None)
+
+
+def test_text_and_ends_count_whatever_stands_beside_them() -> None:
+    assert read_all(PROMPT, completion_progress("256", "Hi"))[0] == [Text("Hi")]
+    (done,), _ = read_all(PROMPT, completion_progress("256", stop="true"))
+    assert isinstance(done, Done)
+    chat = chat_chunk('{"content":"Hi"}', more="," + PROGRESS % 256)
+    assert read_all(CHAT, chat)[0] == [Text("Hi")]
+
+
+def test_progress_in_another_shape_spoils_no_answer() -> None:
+    assert read_all(PROMPT, completion_progress('"half"')) == ([Unsaid()], None)
+
+
 # -- requests --------------------------------------------------------------------------------------
 
 
@@ -262,6 +326,7 @@ def test_a_prompt_goes_to_completion_with_all_that_was_asked() -> None:
     assert body == {
         "prompt": "Once",
         "stream": True,
+        "return_progress": True,
         "n_predict": 7,
         "seed": 1,
         "temperature": 0.5,
@@ -278,6 +343,7 @@ def test_turns_go_to_chat_with_usage() -> None:
     assert orjson.loads(request.body) == {
         "messages": [{"role": "user", "content": "Hello"}],
         "stream": True,
+        "return_progress": True,
         "max_tokens": 512,
         "stream_options": {"include_usage": True},
     }
@@ -311,7 +377,11 @@ def test_probes() -> None:
     [
         (400, b'{"error":{"code":400,"message":"too long","n_ctx":512}}', Refused("too long")),
         (404, b"<html>nothing here", Refused("HTTP 404")),
-        (401, b"", Refused("HTTP 401")),
+        (401, b"", "does not take our key .HTTP 401.: it is not the engine we started"),
+        (403, b"{}", "does not take our key .HTTP 403."),
+        (408, b"", Refused("HTTP 408", is_busy=True)),
+        (425, b"", Refused("HTTP 425", is_busy=True)),
+        (429, b'{"error":{"message":"slow down"}}', Refused("slow down", is_busy=True)),
         (422, b'{"error":"words"}', Refused("HTTP 422")),
         (499, b'{"error":{"message":7}}', Refused("HTTP 499")),
         (500, b'{"error":{"message":"broke"}}', "answered HTTP 500: broke"),

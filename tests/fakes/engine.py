@@ -63,6 +63,17 @@ class Call:
         for text in texts:
             self.stream(self.token(text))
 
+    def read(self, tokens: int, total: int) -> None:
+        """Tell how much of the prompt is read."""
+        told: dict[str, Any] = {
+            "prompt_progress": {"total": total, "cache": 0, "processed": tokens, "time_ms": 1}
+        }
+        if self.is_chat:
+            told["choices"] = [{"index": 0, "delta": {"role": "assistant", "content": None}}]
+            self.stream(event(told, chat=True))
+        else:
+            self.stream(event({"content": "", "stop": False, **told}))
+
     def token(self, text: str) -> bytes:
         """The event that holds a text."""
         self.tokens += 1
@@ -190,6 +201,8 @@ class FakeEngine:
         self.slots_asked = 0
         self.slots_answer: bytes | None = None
         """What it says instead of its slots."""
+        self.is_silent_on_slots = False
+        """Asked for them it says nothing, as a process that is stopped."""
         self._playing = 0
         self._arrivals = asyncio.Condition()
 
@@ -231,6 +244,8 @@ class FakeEngine:
             call = Call(head, await reader.readexactly(length), writer)
             if call.path == "/slots":
                 self._tell_slots(call)
+                if self.is_silent_on_slots:
+                    await reader.read(1)
                 return
             async with self._arrivals:
                 self.calls.append(call)
@@ -245,6 +260,8 @@ class FakeEngine:
 
     def _tell_slots(self, call: Call) -> None:
         self.slots_asked += 1
+        if self.is_silent_on_slots:
+            return
         if self.slots_answer is not None:
             call.send(self.slots_answer)
             return

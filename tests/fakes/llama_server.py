@@ -11,6 +11,7 @@ is said by the environment (``Faults``) or, for one request, by words in its pro
 - ``[deaf N]``: says no more after N tokens, and works on when the client has left
 - ``[held]``: makes no token before the file of ``held_until`` is there
 - ``[gate N]``: before each token but the first, waits for a byte in the FIFO named N
+- ``[progress N]``: before its first token, tells N times of more prompt read, ``every`` apart
 - ``[refuse]``: 400, as for a prompt beyond the context
 
 Invariant: at most ``--parallel`` generations run at once; others wait, as with the real one.
@@ -19,6 +20,7 @@ Invariant: at most ``--parallel`` generations run at once; others wait, as with 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -169,6 +171,8 @@ class Handler(BaseHTTPRequestHandler):
             self._note(f"begin {prompt}")
             try:
                 tokens = generate(wishes, min(wanted, bound), self._is_wanted, self.server.faults)
+                is_told = bool(body.get("return_progress"))
+                tokens = itertools.chain(self._read(wishes, is_told, is_chat), tokens)
                 if self._stream(tokens, is_chat, bound <= wanted):
                     self._note(f"end {prompt} {min(wanted, bound)}")
             finally:
@@ -207,6 +211,19 @@ class Handler(BaseHTTPRequestHandler):
             say("cancelled: the client is gone")
             return False
         return True
+
+    def _read(self, wishes: Wishes, is_told: bool, is_chat: bool) -> Iterator[str]:
+        """No token, but progress at the prompt, told to who has asked for it."""
+        times = int(wishes.number("progress", 0))
+        for n in range(times):
+            told = {"total": times, "cache": 0, "processed": n + 1, "time_ms": 1}
+            said = json.loads((chat_token if is_chat else completion_token)(""))
+            if is_chat:
+                said["choices"][0]["delta"]["content"] = None
+            if is_told:
+                self._send(json.dumps({**said, "prompt_progress": told}))
+            time.sleep(wishes.number("every", 0))
+        yield from ()
 
     def _send(self, event: str) -> None:
         data = f"data: {event}\n\n".encode()

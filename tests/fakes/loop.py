@@ -56,3 +56,5 @@ class ClockedLoop(FakeLoop):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
         self.call_soon = loop.call_soon
+        self.create_task = loop.create_task
+        self.create_future = loop.create_future

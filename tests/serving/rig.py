@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from orchd.config.model import Config, PoolConfig, TasksConfig
-from orchd.engines.adapter import Endpoint, Generation
+from orchd.engines.adapter import Adapter, Endpoint, Generation
 from orchd.engines.registry import ADAPTERS
+from orchd.serving.aftermath import Patience
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.pool_choice import TaskRequest
-from orchd.serving.service import Patience, Runner, Service
+from orchd.serving.service import Runner, Service
 from orchd.serving.task import Admitted, Failed, Priority, Rejected, State, TaskEvent, Token
 from orchd.serving.world import Outage
+from tests.fakes.loop import ClockedLoop
 from tests.serving.samples import make_pool
 
 PROMPT = Generation(prompt="Once")
@@ -69,20 +71,24 @@ class Rig:
         abandon_after_s: float = NEVER_S,
         settle_s: float = NEVER_S,
         free_within_s: float = NEVER_S,
+        answer_s: float = NEVER_S,
+        adapters: Mapping[str, Adapter] = ADAPTERS,
         on_encode: Callable[[TaskEvent], None] = lambda event: None,
     ) -> None:
         self.pool = pool or make_pool()
         tasks = TasksConfig(retain_s=retain_s, abandon_after_s=abandon_after_s)
         self._config = Config(pools=(self.pool,), tasks=tasks)
-        self._patience = Patience(settle_s, free_within_s)
+        self._patience = Patience(settle_s, free_within_s, answer_s)
+        self._adapters = adapters
         self.stuck: list[tuple[str, str, str]] = []
+        self.fail_to_report: Exception | None = None
         self._on_encode = on_encode
         self._encoded: list[tuple[int, TaskEvent]] = []
 
     async def __aenter__(self) -> Self:
         self.outage = Outage("loading 3 s", None)
         runner = Runner(lambda pool_id: self.outage, lambda replica_id: 0, self._report_stuck)
-        self.service = Service(self._config, ADAPTERS, self._encode, runner, self._patience)
+        self.service = Service(self._config, self._adapters, self._encode, runner, self._patience)
         return self
 
     async def __aexit__(
@@ -94,7 +100,15 @@ class Rig:
         self.service.stop_admission()
         await self.service.end_tasks()
 
+    def take_clock(self) -> ClockedLoop:
+        """From now on the time of the service passes only as the test says."""
+        clock = ClockedLoop(asyncio.get_running_loop())
+        self.service._loop = cast(asyncio.AbstractEventLoop, clock)
+        return clock
+
     def _report_stuck(self, *report: str) -> None:
+        if self.fail_to_report is not None:
+            raise self.fail_to_report
         pool_id, replica_id, reason = report
         self.stuck.append((pool_id, replica_id, reason))
 
@@ -111,8 +125,8 @@ class Rig:
     def open(self, endpoint: Endpoint, slots: int = 4) -> None:
         self.service.open_slots(self.pool.id, endpoint, slots)
 
-    def close(self, replica_id: str = "r0") -> None:
-        self.service.close_slots(self.pool.id, replica_id)
+    def close(self, replica_id: str = "r0") -> tuple[str, ...]:
+        return self.service.close_slots(self.pool.id, replica_id)
 
     def busy(self, replica_id: str = "r0") -> int:
         slots = self.service.slots(self.pool.id, replica_id)

@@ -34,9 +34,7 @@ class Book:
     def end(self, event: Ended | Failed = ENDED, after_s: float = 0.0) -> str:
         """What the log says."""
         self.now_s += after_s
-        self.accounts.close(self.task, event)
-        (report,) = self.accounts.take_reports()
-        assert self.accounts.take_reports() == ()
+        report = self.accounts.close(self.task, event)
         return report.template % report.arguments
 
 

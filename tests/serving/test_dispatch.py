@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from orchd.engines.adapter import Done, Refused
 from orchd.serving import dispatch
-from orchd.serving.dispatch import Dispatcher, Grant
-from orchd.serving.task import Priority, State, Step, Task
+from orchd.serving.dispatch import Dispatcher, Grant, Slots
+from orchd.serving.task import Broken, Bug, Priority, Stalled, State, Step, Task
 from tests.serving.samples import make_task
 
 INTERACTIVE, BATCH = Priority.INTERACTIVE, Priority.BATCH
+BROKEN = Broken("hung up")
 SPARE_VRAM_BYTES = {"a": 3, "b": 2, "c": 1}
 
 
@@ -139,7 +141,7 @@ def test_old_grants_do_not_touch_a_replica_that_opened_again() -> None:
     dispatcher.open_slots("a", 1)
     (new,) = submit(dispatcher, make_task(), make_task())
     assert busy(dispatcher, "a") == 1
-    dispatcher.doubt(old)
+    dispatcher.doubt(old, BROKEN)
     dispatcher.release(old)
     assert (busy(dispatcher, "a"), dispatcher.dispatch()) == (1, [])
     dispatcher.release(new)
@@ -166,10 +168,10 @@ def test_a_doubted_replica_is_granted_nothing_until_all_doubts_are_settled() -> 
     dispatcher = make_dispatcher(a=4, b=1)
     first, second, other = submit(dispatcher, *(make_task(session_id="s") for _ in range(3)))
     assert places([first, second, other]) == ["a", "a", "a"]
-    dispatcher.doubt(first)
-    dispatcher.doubt(second)
+    dispatcher.doubt(first, BROKEN)
+    dispatcher.doubt(second, BROKEN)
     with pytest.raises(AssertionError, match="a doubt without a grant"):
-        dispatcher.doubt(first)
+        dispatcher.doubt(first, BROKEN)
     assert places(submit(dispatcher, make_task(session_id="s"), make_task())) == ["b"]
     dispatcher.release(other)
     assert dispatcher.dispatch() == []
@@ -178,7 +180,7 @@ def test_a_doubted_replica_is_granted_nothing_until_all_doubts_are_settled() -> 
     dispatcher.release(second)
     assert places(dispatcher.dispatch()) == ["a"]
     with pytest.raises(AssertionError, match="a doubt without a grant"):
-        dispatcher.doubt(second)
+        dispatcher.doubt(second, BROKEN)
 
 
 def test_a_task_that_is_put_back_is_granted_again_first() -> None:
@@ -189,3 +191,33 @@ def test_a_task_that_is_put_back_is_granted_again_first() -> None:
     dispatcher.queue.put_back(first)
     dispatcher.release(grant)
     assert [grant.task for grant in dispatcher.dispatch()] == [first]
+
+
+@pytest.mark.parametrize(("total", "most"), [(1, 2), (2, 2), (4, 4)])
+def test_a_replica_that_breaks_more_in_a_row_than_it_can_have_at_once_is_at_fault(
+    total: int, most: int
+) -> None:
+    slots = Slots("a", total)
+    for n in range(most):
+        slots.note_outcome(Broken(f"said {n}"))
+        assert slots.fault is None
+    slots.note_outcome(Broken("hung up"))
+    assert slots.fault == f"broke {most + 1} tasks in a row, the last: hung up"
+
+
+@pytest.mark.parametrize("good", [Done("stop", 1, 1, 1), Refused("no"), Refused("later", True)])
+def test_one_task_that_it_ends_itself_redeems_a_replica(good: Done | Refused) -> None:
+    slots = Slots("a", 1)
+    for outcome in (BROKEN, BROKEN, good, BROKEN, BROKEN):
+        slots.note_outcome(outcome)
+        assert slots.fault is None
+
+
+@pytest.mark.parametrize("other", [Stalled(60), Bug()])
+def test_what_is_no_break_is_none_and_redeems_nobody(other: Stalled | Bug) -> None:
+    slots = Slots("a", 1)
+    for outcome in (BROKEN, other, BROKEN, other):
+        slots.note_outcome(outcome)
+        assert slots.fault is None
+    slots.note_outcome(BROKEN)
+    assert slots.fault is not None

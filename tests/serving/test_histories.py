@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from orchd.engines.adapter import Done, Generation, Refused
+from orchd.engines.adapter import Done, Generation, PromptProgress, Refused
 from orchd.errors import Code
 from orchd.serving.core import Core
 from orchd.serving.dispatch import Grant, Slots
@@ -30,6 +30,7 @@ from orchd.serving.task import (
     Outcome,
     Priority,
     Rejected,
+    Stalled,
     Started,
     State,
     TaskEvent,
@@ -43,6 +44,7 @@ BOUNDS = {Priority.INTERACTIVE: 3, Priority.BATCH: 4}
 SPARE_VRAM_BYTES = {"a": 1, "b": 2}
 STEPS = 50
 DONE = Done("stop", 5, 3, 1)
+BUSY = Refused("come back later", is_busy=True)
 priorities = st.sampled_from(Priority)
 sessions = st.sampled_from([None, "s1", "s2", "s3"])
 picks = st.integers(min_value=0, max_value=1000)
@@ -68,6 +70,10 @@ class Histories(RuleBasedStateMachine):
         self.running: dict[Grant, Entry] = {}
         self.settling: dict[Grant, bool] = {}
         """Held by no task any more, and whether they doubt their replica."""
+        self.granted: list[Grant] = []
+        """In order."""
+        self.outcomes: list[tuple[Slots, Outcome]] = []
+        """What became of the tasks on whose slots, in order."""
         self.gone: list[tuple[Grant, Entry]] = []
         """Grants of old, and their tasks."""
         self.requeued: set[Entry] = set()
@@ -102,8 +108,8 @@ class Histories(RuleBasedStateMachine):
     def look(self, *ended: Entry, cut: Grant | None = None) -> None:
         """What the step listed, against what the model would list."""
         todo = self.core.take_todo()
-        assert todo.ended == ended
-        assert todo.cut == (() if cut is None else (cut,))
+        assert todo.ended == list(ended)
+        assert todo.cut == ([] if cut is None else [cut])
         self.ended += ended
         self.waiting -= set(ended)
         free = {replica_id: self.free(replica_id) for replica_id in self.open}
@@ -119,6 +125,7 @@ class Histories(RuleBasedStateMachine):
             free[replica_id] -= 1
             self.waiting.remove(entry)
             self.running[grant] = entry
+            self.granted.append(grant)
 
     def pick(self, number: int) -> tuple[Grant, Entry]:
         return list(self.running.items())[number % len(self.running)]
@@ -126,6 +133,21 @@ class Histories(RuleBasedStateMachine):
     def leave(self, grant: Grant) -> None:
         """The grant's task does not run on it any more."""
         self.gone.append((grant, self.running.pop(grant)))
+
+    def come_to(self, grant: Grant, outcome: Outcome) -> None:
+        """The grant's run is over."""
+        self.leave(grant)
+        self.settling[grant] = isinstance(outcome, Broken | Stalled)
+        self.outcomes.append((grant.slots, outcome))
+        self.core.end(grant, outcome, 0.5)
+
+    def breaks_in_a_row(self, slots: Slots) -> int:
+        count = 0
+        for where, outcome in self.outcomes:
+            if where is slots:
+                count += isinstance(outcome, Broken)
+                count *= not isinstance(outcome, Done | Refused)
+        return count
 
     # -- what can happen -------------------------------------------------------------------------
 
@@ -164,7 +186,14 @@ class Histories(RuleBasedStateMachine):
     def close_replica(self, number: int) -> None:
         replica_id = sorted(self.open)[number % len(self.open)]
         del self.open[replica_id]
-        self.core.close_slots(replica_id)
+        slots = self.core.slots(replica_id)
+        concerned = [
+            grant.task.spec.task_id
+            for grant in self.granted
+            if grant.slots is slots and (grant in self.running or self.settling.get(grant))
+        ]
+        assert self.core.close_slots(replica_id) == tuple(concerned)
+        assert len(set(concerned)) == len(concerned)
         self.look()
 
     @precondition(lambda self: self.admitted)
@@ -202,31 +231,42 @@ class Histories(RuleBasedStateMachine):
             self.look()
 
     @precondition(lambda self: self.running)
-    @rule(number=picks, outcome=st.sampled_from([DONE, Refused("too long")]))
+    @rule(number=picks, outcome=st.sampled_from([DONE, Refused("too long"), BUSY]))
     def end(self, number: int, outcome: Outcome) -> None:
         """The engine's last word: it is done with the slot, too."""
         grant, entry = self.pick(number)
         if isinstance(outcome, Done) and entry.task.state is not State.STARTED:
             return
-        self.leave(grant)
-        self.settling[grant] = False
-        self.core.end(grant, outcome, 0.5)
-        assert isinstance(self.story(entry)[-1], Ended if outcome is DONE else Failed)
+        self.come_to(grant, outcome)
+        last = self.story(entry)[-1]
+        assert isinstance(last, Ended if outcome is DONE else Failed)
+        if isinstance(last, Failed):
+            unavailable, invalid = Code.POOL_UNAVAILABLE, Code.INVALID_PARAMS
+            assert last.code is (unavailable if outcome is BUSY else invalid)
         self.look(entry)
 
     @precondition(lambda self: self.running)
     @rule(number=picks)
     def break_off(self, number: int) -> None:
         """The stream broke; the replica is granted nothing until that has settled."""
-        grant, entry = self.pick(number)
+        self.break_one(*self.pick(number))
+
+    @precondition(lambda self: self.running)
+    @rule(number=picks)
+    def break_all(self, number: int) -> None:
+        """Every stream of one replica breaks."""
+        slots = self.pick(number)[0].slots
+        for grant, entry in tuple(self.running.items()):
+            if grant.slots is slots:
+                self.break_one(grant, entry)
+
+    def break_one(self, grant: Grant, entry: Entry) -> None:
         said = any(isinstance(event, Token) for event in self.story(entry))
         is_end = said or entry in self.requeued or self.is_stopping
-        self.leave(grant)
-        self.settling[grant] = True
         if not is_end:
             self.requeued.add(entry)
             self.waiting.add(entry)
-        self.core.end(grant, Broken("hung up"), 0.5)
+        self.come_to(grant, Broken("hung up"))
         if is_end:
             last = self.story(entry)[-1]
             assert isinstance(last, Failed) and last.code is Code.WORKER_RESET
@@ -234,22 +274,41 @@ class Histories(RuleBasedStateMachine):
 
     @precondition(lambda self: self.running)
     @rule(number=picks)
+    def stall(self, number: int) -> None:
+        """The end, whatever the task has had; the replica is granted nothing until it settles."""
+        grant, entry = self.pick(number)
+        self.come_to(grant, Stalled(60))
+        message = f"replica {grant.slots.replica_id} made no progress for 60 s"
+        assert self.story(entry)[-1] == Failed(Code.DECODE_TIMEOUT, message, "llamacpp")
+        self.look(entry)
+
+    @precondition(lambda self: self.running)
+    @rule(number=picks)
     def meet_a_bug(self, number: int) -> None:
         grant, entry = self.pick(number)
-        self.leave(grant)
-        self.settling[grant] = False
-        self.core.end(grant, Bug(), 0.5)
+        self.come_to(grant, Bug())
         self.look(entry)
+
+    @precondition(lambda self: self.running)
+    @rule(number=picks)
+    def read_on(self, number: int) -> None:
+        """That is no event, and brings no grant."""
+        grant, entry = self.pick(number)
+        story = self.story(entry)
+        self.core.note_prompt(grant, PromptProgress(1, 2))
+        assert entry.task.prompt == PromptProgress(1, 2) and self.story(entry) == story
+        self.look()
 
     @precondition(lambda self: self.gone)
     @rule(number=picks)
     def speak_late(self, number: int) -> None:
         """The engine goes on for a moment on a grant that its task has left."""
         grant, entry = self.gone[number % len(self.gone)]
-        story = self.story(entry)
+        story, prompt = self.story(entry), entry.task.prompt
         self.core.start(grant)
+        self.core.note_prompt(grant, PromptProgress(7, 7))
         self.core.write(grant, "late")
-        assert self.story(entry) == story
+        assert (self.story(entry), entry.task.prompt) == (story, prompt)
         self.look()
 
     @rule(span_s=st.floats(min_value=0, max_value=100))
@@ -277,7 +336,7 @@ class Histories(RuleBasedStateMachine):
         open_tasks = [entry for entry in self.admitted if entry not in self.ended]
         self.core.end_tasks()
         todo = self.core.take_todo()
-        assert todo.ended == tuple(open_tasks)
+        assert todo.ended == open_tasks
         assert set(todo.cut) == set(self.running) and not todo.run
         self.ended += open_tasks
         self.settling |= dict.fromkeys(self.running, False)
@@ -314,12 +373,15 @@ class Histories(RuleBasedStateMachine):
             slots = self.core.slots(replica_id)
             assert slots is not None
             assert slots.busy == self.held(slots) <= slots.total == total
+            assert slots.breaks == self.breaks_in_a_row(slots)
+            assert (slots.fault is not None) == (slots.breaks > max(total, 2))
             started = [g for g, e in self.running.items() if e.task.state is State.STARTED]
             assert self.core.count_started(slots) == sum(g.slots is slots for g in started)
         for grant in self.running:
             assert self.core.is_running(grant)
         for grant, doubts in self.settling.items():
-            assert not self.core.is_running(grant) and self.core.is_doubted(grant) == doubts
+            assert not self.core.is_running(grant)
+            assert (self.core.why_doubted(grant) is not None) == doubts
 
     @invariant()
     def no_bound_is_exceeded_but_by_those_that_came_back(self) -> None:

@@ -66,7 +66,7 @@ ROOMS: dict[str, Room] = {
     "serving": Room(
         pure=(
             *("task", "queue", "dispatch", "pace", "event_log", "retention", "pool_choice"),
-            *("entry", "core", "world"),
+            *("entry", "core", "world", "tally"),
         ),
         shells=("relay", "service", "slot_watch", "pool", "register"),
         imports=("engines", "errors", "config"),
@@ -90,15 +90,24 @@ ROOMS: dict[str, Room] = {
     ),
     "api": Room(
         pure=("wire", "task_body", "content"),
-        shells=("routes", "door", "context", "tasks", "health"),
+        shells=("routes", "door", "context", "tasks", "health", "metrics"),
         imports=("http1", "serving", "errors", "config"),
         imports_pure_of=("engines",),
+        shells_import=("metrics",),
         third_party=("orjson",),
+    ),
+    "metrics": Room(
+        pure=("catalog", "exposition", "registry", "collector"),
+        shells=("cpu_watch",),
+        imports=("errors", "config"),
     ),
     "descriptors": Room(shells=("descriptors",), imports=("config",)),
     "daemon": Room(
         shells=("daemon",),
-        imports=("descriptors", "api", "http1", "serving", "runner", "engines", "errors", "config"),
+        imports=(
+            *("descriptors", "api", "http1", "serving", "runner", "engines", "metrics"),
+            *("errors", "config"),
+        ),
         third_party=("uvloop",),
     ),
     # The other composition root: it says what the daemon would do.

@@ -234,7 +234,7 @@ class Core:
     def _dispatch(self) -> None:
         for grant in self._dispatcher.dispatch():
             entry = self._live[grant.task.spec.task_id]
-            entry.grant = grant
+            entry.grant, entry.replica_id = grant, grant.slots.replica_id
             self._running[grant] = entry
             self._granted_s[grant] = self._world.now_s()
             self._run.append(grant)

@@ -21,6 +21,11 @@ class Entry:
         self.log = log
         self.grant: Grant | None = None
         """What its task runs on now; only the core writes it."""
+        self.replica_id: str | None = None
+        """Where its task ran last; only the core writes it."""
+        self.tokens_in = 0
+        self.tokens_out = 0
+        """What came of it once it has ended: of a failed one, what it had streamed."""
         self._explain_queue = explain_queue
         # By reader, since two readers may share one wake.
         self._wakes: dict[object, Callable[[], None]] = {}
@@ -49,6 +54,9 @@ class Entry:
         """
         self.log.append(event)
         self.task.step(Step.END)
+        self.tokens_out = self.task.tokens_logged
+        if isinstance(event, Ended):
+            self.tokens_in, self.tokens_out = event.tokens_in, event.tokens_out
 
     def watch(self, reader: object, wake: Callable[[], None]) -> None:
         """Call ``wake`` after every event; it may only schedule, and never raises."""

@@ -30,6 +30,7 @@ from orchd.serving.pool_choice import TaskRequest, decide_spec
 from orchd.serving.register import Register
 from orchd.serving.relay import Listener, relay
 from orchd.serving.slot_watch import FREE_WITHIN_S, is_seen_free
+from orchd.serving.tally import NoTally, Tally
 from orchd.serving.task import Admitted, Broken, Bug, Priority, Rejected
 from orchd.serving.world import Outage, World
 
@@ -69,11 +70,13 @@ class Service:
         encode: Encoder,
         runner: Runner,
         patience: Patience | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._abandon_after_s = config.tasks.abandon_after_s
         self._runner = runner
         self._patience = patience or Patience()
+        self._tally = tally or NoTally()
 
         def build(pool: PoolConfig) -> Pool:
             explain = partial(runner.explain, pool.id)
@@ -101,6 +104,7 @@ class Service:
         if isinstance(entry, Rejected):
             return entry
         self._register.add(entry)
+        self._tally.count_enqueued(spec.pool_id, entry.replica_id, spec.priority)
         self._watch_abandonment(entry)
         self._do(pool)
         return pool.core.describe_admission(entry)
@@ -177,6 +181,8 @@ class Service:
     def _do(self, pool: Pool) -> None:
         todo = pool.core.take_todo()
         for entry in todo.ended:
+            tokens = (entry.tokens_in, entry.tokens_out)
+            self._tally.count_ended(pool.config.id, entry.replica_id, *tokens)
             self._watch_abandonment(entry)
             self._register.retire(entry)
         for grant in todo.run:

@@ -29,6 +29,7 @@ from orchd.serving.task import Admitted
 from orchd.serving.world import Outage
 from tests.conftest import Drive
 from tests.fakes.engine import Call, FakeEngine
+from tests.fakes.house import build_meters
 from tests.http1.raw import Client, settle
 from tests.serving.samples import make_pool
 
@@ -186,7 +187,9 @@ def test_slow_readers_cost_nobody_anything_and_miss_nothing(drive: Drive[Any]) -
                 lambda pool_id: Outage("", None), lambda replica_id: 0, lambda *report: None
             )
             service = Service(config, ADAPTERS, wire.encode_event, runner)
-            context = Context(service, (pool,), lambda pool_id: (), lambda: (), lambda: None)
+            context = Context(
+                service, (pool,), lambda pool_id: (), lambda: (), lambda: None, build_meters()
+            )
             door = _WatchedDoor(Door(context, TOKEN))
             server = _WatchedServer(door)
             listen = await server.start(Listen("127.0.0.1", 0))

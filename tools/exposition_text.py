@@ -57,8 +57,7 @@ def read_exposition(page: bytes) -> Exposition:
     try:
         text = page.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = page.count(b"\n", 0, error.start) + 1
-        found.faults.append((line, "is not UTF-8"))
+        found.faults.append((page.count(b"\n", 0, error.start) + 1, "is not UTF-8"))
         text = page.decode("utf-8", "replace")
     if "\0" in text:
         found.faults.append((text.count("\n", 0, text.index("\0")) + 1, "holds a NUL"))

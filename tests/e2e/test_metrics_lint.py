@@ -48,10 +48,10 @@ def assert_clean(lint: list[str], daemon: RunningDaemon, when: str) -> None:
 
 
 def test_a_running_daemon_is_clean_at_every_moment(tmp_path: Path, lint: list[str]) -> None:
-    config = write_config(tmp_path, pool="queue = { interactive = 2 }", load_s=1)
+    config = write_config(tmp_path, pool="queue = { interactive = 2 }", load_s=4)
     with run_daemon(config) as daemon:
-        assert_clean(lint, daemon, "while it loads")
         assert daemon.ask("POST", "/v1/tasks", {"prompt": "hello"}).status == 503
+        assert_clean(lint, daemon, "while it loads")
         daemon.hear("became ready")
         assert_clean(lint, daemon, "before any task")
         read_events(daemon.submit("[tokens 5]"))

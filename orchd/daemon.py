@@ -16,7 +16,7 @@ from collections.abc import Awaitable
 import uvloop
 
 from orchd.api import wire
-from orchd.api.context import Context
+from orchd.api.context import Context, Meters
 from orchd.api.door import Door
 from orchd.api.refused_logins import RefusedLogins
 from orchd.config.model import Config
@@ -25,6 +25,10 @@ from orchd.descriptors import ensure_descriptors, fill_standard_descriptors
 from orchd.engines.registry import ADAPTERS
 from orchd.http1.limits import limits_from
 from orchd.http1.server import HttpServer
+from orchd.metrics.collector import Collector
+from orchd.metrics.cpu_watch import CpuWatch
+from orchd.metrics.registry import Registry
+from orchd.runner.allowed import CPU
 from orchd.runner.learned import Learned, footprints_file
 from orchd.runner.nvml import NvmlReader
 from orchd.runner.reckoner import Reckoner
@@ -64,13 +68,24 @@ async def _run(
         spare_vram_bytes=lambda replica_id: supervisor.spare_vram_bytes(replica_id),
         report_stuck=lambda *report: supervisor.report_stuck(*report),
     )
-    service = Service(config, ADAPTERS, wire.encode_event, runner)
+    registry = Registry(
+        (pool.engine for pool in config.pools),
+        lambda pool_id: {replica.replica_id for replica in supervisor.statuses(pool_id)},
+    )
+    service = Service(config, ADAPTERS, wire.encode_event, runner, tally=registry)
     gate = SlotGate(service.open_slots, service.close_slots)
     reckoner = Reckoner(ADAPTERS, learned)
     supervisor: Supervisor = Supervisor(config, ADAPTERS, gate, NvmlReader().read, reckoner)
+    cpu_watch = CpuWatch(lambda: _list_pids_on_cpu(config, supervisor))
     context = Context(
         *(service, config.pools, supervisor.statuses, supervisor.incidents),
         *(supervisor.devices, lambda: supervisor.snapshot.reason),
+        Meters(
+            registry,
+            Collector(registry),
+            lambda device: supervisor.snapshot.find(device),
+            cpu_watch.use_of,
+        ),
     )
     logins = RefusedLogins(asyncio.get_running_loop())
     door = Door(context, token.value, logins.note)
@@ -79,6 +94,7 @@ async def _run(
     listen = await server.start(config.server.listen)
     _log_start(config, token, str(listen))
     await _until(stop, supervisor.start())
+    cpu_watch.start()
     await stop.wait()
 
     log.info("stopping")
@@ -91,8 +107,14 @@ async def _run(
     await _until(hurry, asyncio.shield(stopping))
     supervisor.hurry()
     await stopping
+    cpu_watch.stop()
     await learned.close()
     log.info("stopped")
+
+
+def _list_pids_on_cpu(config: Config, supervisor: Supervisor) -> list[int]:
+    statuses = (status for pool in config.pools for status in supervisor.statuses(pool.id))
+    return [s.pid for s in statuses if s.device == CPU and s.pid is not None]
 
 
 def _catch_signals(loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Event, asyncio.Event]:

@@ -28,6 +28,8 @@ ROUNDS = pytest.StashKey[Counter[str]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     about = "give each property test new examples for N seconds, instead of the same few"
     parser.addoption("--fuzz-seconds", type=float, default=0.0, metavar="N", help=about)
+    about = "how long a real Prometheus gathers from a busy daemon"
+    parser.addoption("--scrape-seconds", type=float, default=4.0, metavar="N", help=about)
 
 
 def pytest_configure(config: pytest.Config) -> None:

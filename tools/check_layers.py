@@ -72,7 +72,7 @@ ROOMS: dict[str, Room] = {
     "serving": Room(
         pure=(
             *("task", "queue", "dispatch", "pace", "event_log", "retention", "pool_choice"),
-            *("entry", "account", "core", "todo", "world", "progress"),
+            *("entry", "account", "core", "todo", "world", "progress", "tally"),
         ),
         shells=(
             *("relay", "service", "slot_watch", "stall_watch", "aftermath", "pool", "register"),
@@ -102,16 +102,24 @@ ROOMS: dict[str, Room] = {
     ),
     "api": Room(
         pure=("wire", "task_body", "content"),
-        shells=("routes", "door", "context", "tasks", "health", "refused_logins"),
+        shells=("routes", "door", "context", "tasks", "health", "metrics", "refused_logins"),
         imports=("http1", "serving", "errors", "config"),
         imports_pure_of=("engines",),
-        shells_import=("logs",),
+        shells_import=("logs", "metrics"),
         third_party=("orjson",),
+    ),
+    "metrics": Room(
+        pure=("catalog", "exposition", "registry", "collector"),
+        shells=("cpu_watch",),
+        imports=("errors", "config"),
     ),
     "descriptors": Room(shells=("descriptors",), imports=("config",)),
     "daemon": Room(
         shells=("daemon",),
-        imports=("descriptors", "api", "http1", "serving", "runner", "engines", "errors", "config"),
+        imports=(
+            *("descriptors", "api", "http1", "serving", "runner", "engines", "metrics"),
+            *("errors", "config"),
+        ),
         third_party=("uvloop",),
     ),
     # The other composition root: it says what the daemon would do.

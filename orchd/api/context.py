@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from orchd.config.model import PoolConfig
+from orchd.metrics.collector import Collector
+from orchd.metrics.cpu_watch import CpuUse
+from orchd.metrics.registry import Registry
 from orchd.serving.service import Service
 
 
@@ -88,6 +91,28 @@ class IncidentView(Protocol):
     def last_lines(self) -> Sequence[str]: ...
 
 
+class GpuView(Protocol):
+    """A GPU as it was read last; None is what the driver does not tell."""
+
+    @property
+    def utilization(self) -> int | None: ...
+    @property
+    def used_bytes(self) -> int: ...
+    def bytes_of(self, session: int) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Meters:
+    """What /metrics is made of, beside what /health shows."""
+
+    registry: Registry
+    collector: Collector
+    find_gpu: Callable[[str], GpuView | None]
+    """By UUID; None for one that cannot be read now."""
+    cpu_use_of: Callable[[int], CpuUse | None]
+    """By pid."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """The house behind the handlers."""
@@ -102,3 +127,4 @@ class Context:
     """The GPUs as they were seen last."""
     devices_reason: Callable[[], str | None]
     """Why no GPU can be seen, where none can."""
+    meters: Meters

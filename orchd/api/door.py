@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
-from orchd.api import content, wire
+from orchd.api import content, tasks, wire
 from orchd.api.context import Context
 from orchd.api.routes import ROUTES, Endpoint
 from orchd.errors import ClientError, Code
@@ -19,6 +21,8 @@ from orchd.http1.messages import Accepted, Handler, Head, Reply, Request, Respon
 from orchd.http1.router import Match, NotAllowed, Router
 
 log = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Reply)
 
 
 class Door:
@@ -47,7 +51,10 @@ class Door:
         match self._router.match(head.method, head.path):
             case Match(endpoint, params, needs_body):
                 fault = content.find_fault(head, needs_body=needs_body)
-                return fault or Accepted(self._contain(endpoint), params)
+                if fault is not None:
+                    return self._note(endpoint, fault)
+                refuse = partial(self._refuse_body, endpoint)
+                return Accepted(self._contain(endpoint), params, refuse)
             case NotAllowed(allow):
                 return wire.error_response(
                     Code.METHOD_NOT_ALLOWED,
@@ -61,8 +68,17 @@ class Door:
         """The envelope for a request that never came as far as an endpoint."""
         return wire.error_response(error.code, str(error))
 
+    def _refuse_body(self, endpoint: Endpoint, error: ClientError) -> Response:
+        return self._note(endpoint, self.refuse(error))
+
+    def _note(self, endpoint: Endpoint, reply: R) -> R:
+        """Every task that is refused is counted here, whoever refuses it, and nowhere else."""
+        if endpoint is tasks.submit and isinstance(reply, wire.Refusal):
+            self._context.meters.registry.count_rejected(reply.engine, reply.code)
+        return reply
+
     def _contain(self, endpoint: Endpoint) -> Handler:
-        def handle(request: Request) -> Reply:
+        def run(request: Request) -> Reply:
             try:
                 return endpoint(self._context, request)
             except ClientError as error:
@@ -72,4 +88,4 @@ class Door:
                 log.exception("failed at %s %s", head.method, head.path[:128])
                 return wire.error_response(Code.INTERNAL, "a bug in orchd; its log tells more")
 
-        return handle
+        return lambda request: self._note(endpoint, run(request))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from orchd.api import health, tasks
+from orchd.api import health, metrics, tasks
 from orchd.api.context import Context
 from orchd.http1.messages import Reply, Request
 from orchd.http1.router import Route
@@ -19,4 +19,5 @@ ROUTES: tuple[Route[Endpoint], ...] = (
     Route("GET", "/v1/tasks/{task_id}/stream", tasks.stream),
     Route("POST", "/v1/tasks/{task_id}/cancel", tasks.cancel),
     Route("GET", "/health", health.show),
+    Route("GET", "/metrics", metrics.show),
 )

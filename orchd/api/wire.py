@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, assert_never
 
@@ -37,6 +38,15 @@ STATUSES: Mapping[Code, HTTPStatus] = {
 }
 """Codes that an answer can have; the others occur in a stream's ``error`` event only."""
 
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Response):
+    """An answer that is an error; it remembers what it says."""
+
+    code: Code = Code.INTERNAL
+    engine: str | None = None
+
+
 _JSON: Headers = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
 
 
@@ -48,9 +58,10 @@ def json_response(status: int, value: object, headers: Headers = ()) -> Response
 
 def error_response(
     code: Code, message: str, engine: str | None = None, headers: Headers = ()
-) -> Response:
+) -> Refusal:
     """The envelope, with the status that belongs to its code."""
-    return json_response(STATUSES[code], _envelope(code, message, engine), headers)
+    reply = json_response(STATUSES[code], _envelope(code, message, engine), headers)
+    return Refusal(reply.status, reply.body, reply.headers, code, engine)
 
 
 def rejected_response(rejected: Rejected) -> Response:

@@ -224,7 +224,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, error: ClientError) -> None:
         """Answer what broke HTTP, and close."""
-        self.turn_away(self._application.refuse(error))
+        self.turn_away(self._exchange.refuse(error))
 
     def _send(self, reply: Reply) -> None:
         # Without its whole body read, a request leaves the connection unfit for another.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import h11
 
+from orchd.errors import ClientError
 from orchd.http1 import intake
 from orchd.http1.limits import Limits
 from orchd.http1.messages import Accepted, Application, Head, Reply, Request, Response
@@ -62,6 +63,14 @@ class Exchange:
                 return handler(Request(self.head, params, bytes(self._body)))
             case None:
                 raise AssertionError("a request ended before its head was judged")
+
+    def refuse(self, error: ClientError) -> Response:
+        """The answer to what broke HTTP, by whoever has let its head in."""
+        match self._verdict:
+            case Accepted(refuse=refuse) if refuse is not None:
+                return refuse(error)
+            case _:
+                return self._application.refuse(error)
 
     def end(self) -> None:
         """It is answered; keep nothing of it."""

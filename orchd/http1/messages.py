@@ -107,6 +107,8 @@ class Accepted:
 
     handler: Handler
     params: Mapping[str, str]
+    refuse: Callable[[ClientError], Response] | None = None
+    """What answers a body that breaks HTTP, where that is not ``Application.refuse``."""
 
 
 class Application(Protocol):

@@ -8,12 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchd.serving.task import Ended, Failed, Task
+from orchd.engines.adapter import FinishReason
+from orchd.serving.task import Ended, Failed, Priority, Task
 
-_ENDED_LINE = (
-    "ended a task task=%s pool=%s replica=%s priority=%s outcome=%s finish=%s"
-    " waited_s=%s ttft_s=%s tokens_in=%s tokens_out=%s rate=%s"
-)
 _UNKNOWN = "-"
 
 Figure = str | int | float
@@ -21,10 +18,39 @@ Figure = str | int | float
 
 @dataclass(frozen=True, slots=True)
 class EndReport:
-    """One line of the log: a template and what goes into it."""
+    """How a task was served; None is what it never came to, or what nobody knows."""
 
-    arguments: tuple[Figure, ...]
-    template: str = _ENDED_LINE
+    task_id: str
+    pool_id: str
+    replica_id: str | None
+    """Where it ran last."""
+    priority: Priority
+    outcome: str
+    """``end``, or the code of its error."""
+    finish_reason: FinishReason | None
+    waited_s: float
+    """To its first slot, or to its end."""
+    ttft_s: float | None
+    """From its admission to its first piece of text."""
+    tokens_in: int | None
+    tokens_out: int
+    """Of a failed one the pieces that it wrote: the engine's own figures never came."""
+    rate: float | None
+    """Tokens a second."""
+
+    @property
+    def line(self) -> tuple[str, *tuple[Figure, ...]]:
+        """One line of the log: a template, and what goes into it."""
+        figures = (
+            *(self.task_id, self.pool_id, self.replica_id, self.priority.value, self.outcome),
+            *(self.finish_reason, self.waited_s, self.ttft_s),
+            *(self.tokens_in, self.tokens_out, self.rate),
+        )
+        return (
+            "ended a task task=%s pool=%s replica=%s priority=%s outcome=%s finish=%s"
+            " waited_s=%s ttft_s=%s tokens_in=%s tokens_out=%s rate=%s",
+            *(_UNKNOWN if figure is None else figure for figure in figures),
+        )
 
 
 @dataclass(slots=True)
@@ -68,18 +94,14 @@ class Accounts:
 
 
 def _report(task: Task, event: Ended | Failed, account: _Account, now_s: float) -> EndReport:
-    spec, began_s = task.spec, account.admitted_s
+    spec, began_s, token_s = task.spec, account.admitted_s, account.token_s
     granted_s = now_s if account.granted_s is None else account.granted_s
-    head = (spec.task_id, spec.pool_id, account.replica_id or _UNKNOWN, spec.priority.value)
-    ttft_s = _UNKNOWN if account.token_s is None else round(account.token_s - began_s, 3)
+    where = (spec.task_id, spec.pool_id, account.replica_id, spec.priority)
+    ttft_s = None if token_s is None else round(token_s - began_s, 3)
     times = (round(granted_s - began_s, 3), ttft_s)
     match event:
         case Ended(tokens_in, tokens_out, decode_ms, finish_reason):
-            rate = round(tokens_out * 1000 / decode_ms, 1) if decode_ms > 0 else _UNKNOWN
-            return EndReport(
-                (*head, "end", finish_reason, *times, tokens_in, tokens_out, rate),
-            )
+            rate = round(tokens_out * 1000 / decode_ms, 1) if decode_ms > 0 else None
+            return EndReport(*where, "end", finish_reason, *times, tokens_in, tokens_out, rate)
         case Failed(code):
-            # Of the answer's pieces we know; the engine's own figures never came.
-            tail = (_UNKNOWN, task.tokens_logged, _UNKNOWN)
-            return EndReport((*head, code.value, _UNKNOWN, *times, *tail))
+            return EndReport(*where, code.value, None, *times, None, task.tokens_logged, None)

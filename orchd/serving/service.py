@@ -33,6 +33,7 @@ from orchd.serving.refusals import Refusals
 from orchd.serving.register import Register
 from orchd.serving.relay import Listener, relay
 from orchd.serving.stall_watch import run_until_stall
+from orchd.serving.tally import NoTally, Tally
 from orchd.serving.task import Admitted, Broken, Bug, Priority, Rejected, Stalled
 from orchd.serving.world import Outage, World
 
@@ -61,11 +62,13 @@ class Service:
         encode: Encoder,
         runner: Runner,
         patience: Patience | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._abandon_after_s = config.tasks.abandon_after_s
         self._runner = runner
         self._patience = patience or Patience()
+        self._tally = tally or NoTally()
 
         def build(pool: PoolConfig) -> Pool:
             explain = partial(runner.explain, pool.id)
@@ -95,6 +98,8 @@ class Service:
             self._refusals.note(spec.pool_id, entry.code)
             return entry
         self._register.add(entry)
+        replica_id = None if entry.grant is None else entry.grant.slots.replica_id
+        self._tally.count_enqueued(spec.pool_id, replica_id, spec.priority)
         self._watch_abandonment(entry)
         self._do(pool)
         return pool.core.describe_admission(entry)
@@ -176,7 +181,9 @@ class Service:
     def _do(self, pool: Pool) -> None:
         todo = pool.core.take_todo()
         for report in todo.reports:
-            log.info(report.template, *report.arguments)
+            log.info(*report.line)
+            tokens = (report.tokens_in or 0, report.tokens_out)
+            self._tally.count_ended(report.pool_id, report.replica_id, *tokens)
         for entry in todo.ended:
             self._watch_abandonment(entry)
             self._register.retire(entry)

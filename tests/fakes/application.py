@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from orchd.api import wire
 from orchd.errors import ClientError, Code
@@ -75,6 +76,9 @@ class FakeApplication:
                 return wire.error_response(Code.UNAUTHORIZED, "no token")
             case ["echo" | "large" | "nothing"]:
                 return Accepted(self._handle, {})
+            case ["choosy"]:
+                refuse = partial(wire.error_response, Code.CONFLICT)
+                return Accepted(self._handle, {}, lambda error: refuse(f"choosy: {error}"))
             case ["stream", number] if number in map(str, range(len(self.sources))):
                 return Accepted(self._handle, {})
             case _:

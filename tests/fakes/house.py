@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from orchd.api import wire
-from orchd.api.context import Context
+from orchd.api.context import Context, GpuView, Meters
 from orchd.config.model import PoolConfig
 from orchd.engines.adapter import Generation
+from orchd.metrics.collector import Collector
+from orchd.metrics.cpu_watch import CpuUse
+from orchd.metrics.registry import Registry
 from orchd.runner.incident import Incident
 from orchd.serving.dispatch import Slots
 from orchd.serving.entry import Entry, Reader
@@ -88,16 +92,25 @@ class FakeService:
         return None
 
 
+def build_meters(
+    *, gpus: Mapping[str, GpuView] | None = None, processes: Mapping[int, CpuUse] | None = None
+) -> Meters:
+    """Counts that begin at 0 for the replica ``chat-0``, and these GPUs and processes."""
+    registry = Registry(("llamacpp",), lambda pool_id: ("chat-0",))
+    return Meters(registry, Collector(registry), (gpus or {}).get, (processes or {}).get)
+
+
 def build_context(
     service: FakeService,
     *replicas: FakeReplica,
     incidents: tuple[Incident, ...] = (),
     devices: tuple[FakeDevice, ...] = (),
     devices_reason: str | None = None,
+    meters: Meters | None = None,
 ) -> Context:
     """One pool named ``chat``, with these replicas."""
     pool = PoolConfig(id="chat", engine="llamacpp", model="/models/a.gguf")
     return Context(
         *(cast(Service, service), (pool,), lambda pool_id: replicas, lambda pool_id: incidents),
-        *(lambda: devices, lambda: devices_reason),
+        *(lambda: devices, lambda: devices_reason, meters or build_meters()),
     )

@@ -14,6 +14,7 @@ from orchd.serving.aftermath import Patience
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.pool_choice import TaskRequest
 from orchd.serving.service import Runner, Service
+from orchd.serving.tally import Tally
 from orchd.serving.task import Admitted, Failed, Priority, Rejected, State, TaskEvent, Token
 from orchd.serving.world import Outage
 from tests.fakes.loop import ClockedLoop
@@ -74,6 +75,7 @@ class Rig:
         answer_s: float = NEVER_S,
         adapters: Mapping[str, Adapter] = ADAPTERS,
         on_encode: Callable[[TaskEvent], None] = lambda event: None,
+        tally: Tally | None = None,
     ) -> None:
         self.pool = pool or make_pool()
         tasks = TasksConfig(retain_s=retain_s, abandon_after_s=abandon_after_s)
@@ -83,12 +85,15 @@ class Rig:
         self.stuck: list[tuple[str, str, str]] = []
         self.fail_to_report: Exception | None = None
         self._on_encode = on_encode
+        self._tally = tally
         self._encoded: list[tuple[int, TaskEvent]] = []
 
     async def __aenter__(self) -> Self:
         self.outage = Outage("loading 3 s", None)
         runner = Runner(lambda pool_id: self.outage, lambda replica_id: 0, self._report_stuck)
-        self.service = Service(self._config, self._adapters, self._encode, runner, self._patience)
+        self.service = Service(
+            *(self._config, self._adapters, self._encode, runner, self._patience, self._tally)
+        )
         return self
 
     async def __aexit__(

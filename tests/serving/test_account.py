@@ -35,7 +35,8 @@ class Book:
         """What the log says."""
         self.now_s += after_s
         report = self.accounts.close(self.task, event)
-        return report.template % report.arguments
+        template, *figures = report.line
+        return template % tuple(figures)
 
 
 def test_a_task_that_ended_well() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import logging
 import weakref
@@ -22,7 +23,7 @@ from orchd.serving.task import Admitted, Ended, Failed, Priority, Started, State
 from orchd.serving.world import Outage
 from tests.conftest import Drive
 from tests.fakes.engine import Call, FakeEngine, Script, dies, event, hangs, refuses, tells, waits
-from tests.serving.rig import PROMPT, Rig, fails, states
+from tests.serving.rig import NEVER_S, PROMPT, Rig, fails, states
 from tests.serving.samples import make_pool
 
 CHAT = Generation(messages=(ChatTurn("user", "Hello"),))
@@ -373,6 +374,7 @@ async def garble(call: Call) -> None:
         pytest.param(refuses(400), False, id="refused"),
         pytest.param(refuses(500), False, id="fails"),
         pytest.param(garble, False, id="garbage"),
+        pytest.param(hangs("a"), False, id="stalls"),
     ],
 )
 def test_nothing_holds_a_task_that_was_forgotten(
@@ -381,7 +383,10 @@ def test_nothing_holds_a_task_that_was_forgotten(
     """No circle either: logs would wait for the collector, which seldom comes to old objects."""
 
     async def scenario() -> None:
-        async with FakeEngine(script) as engine, Rig(retain_s=0.001, settle_s=0.001) as rig:
+        # Where a task does not end by itself, it stalls.
+        pool = dataclasses.replace(make_pool(), decode_stall_s=NEVER_S if is_cancelled else 0.1)
+        rig = Rig(pool, retain_s=0.001, settle_s=0.001)
+        async with FakeEngine(script) as engine, rig:
             rig.open(engine.endpoint)
             entry = rig.submit(task_id=ID)
             kept = weakref.ref(entry.log)

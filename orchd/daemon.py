@@ -26,6 +26,7 @@ from orchd.engines.registry import ADAPTERS
 from orchd.errors import ConfigurationError, Fault
 from orchd.http1.limits import limits_from
 from orchd.http1.server import HttpServer
+from orchd.runner.guard import Guard, engines_folder
 from orchd.runner.learned import Learned, footprints_file
 from orchd.runner.nvml import NvmlReader
 from orchd.runner.reckoner import Reckoner
@@ -85,7 +86,10 @@ async def _run(
     service = Service(config, ADAPTERS, wire.encode_event, runner)
     gate = SlotGate(service.open_slots, service.close_slots)
     reckoner = Reckoner(ADAPTERS, learned)
-    supervisor: Supervisor = Supervisor(config, ADAPTERS, gate, NvmlReader().read, reckoner)
+    guard = Guard(engines_folder(os.environ))
+    supervisor: Supervisor = Supervisor(
+        config, ADAPTERS, gate, NvmlReader().read, reckoner, guard=guard
+    )
     context = Context(
         *(service, config.pools, supervisor.statuses),
         *(supervisor.devices, lambda: supervisor.snapshot.reason),
@@ -94,6 +98,7 @@ async def _run(
 
     listen = await server.start(config.server.listen)
     _log_start(config, token, str(listen))
+    guard.start()
     await _until(stop, supervisor.start())
     await stop.wait()
 
@@ -106,6 +111,7 @@ async def _run(
     await _until(hurry, asyncio.shield(stopping))
     supervisor.hurry()
     await stopping
+    await guard.stop()
     await learned.close()
     log.info("stopped")
 

@@ -21,6 +21,7 @@ from orchd.config.model import PoolConfig
 from orchd.engines.adapter import Adapter, Endpoint
 from orchd.errors import EngineError, HostError
 from orchd.runner import lifecycle
+from orchd.runner.guard import Guard
 from orchd.runner.launch import launch_engine
 from orchd.runner.lifecycle import Action, Event, State
 from orchd.runner.output import EngineOutput
@@ -48,12 +49,14 @@ class Replica:
         resources: Resources,
         gate: SlotGate,
         timing: Timing,
+        guard: Guard,
     ) -> None:
         self.plan = plan
         self._pool = pool
         self._adapter = adapter
         self._resources = resources
         self._gate = gate
+        self._guard = guard
         self._loop = asyncio.get_running_loop()
         self._state = State.DOWN
         self._since_s = self._loop.time()
@@ -206,7 +209,9 @@ class Replica:
     def _start_process(self, lease: Lease) -> str | None:
         """Start the engine; its version where that is known without asking it."""
         watcher = Watcher(self._on_output, self._on_exit)
-        self._process, version = launch_engine(self._adapter, self._pool, lease, watcher)
+        self._process, version = launch_engine(
+            self._adapter, self._pool, lease, watcher, self._guard
+        )
         self._resources.note_process(lease, self._process.pid)
         log.info(
             "started an engine pool=%s replica=%s device=%s pid=%d port=%d",

@@ -15,8 +15,8 @@ from orchd.runner import tether
 TETHER = tether.__file__
 PARENT = """
 import os, subprocess, sys
-engine = subprocess.Popen([sys.executable, "-I", "-S", sys.argv[1], str(os.getpid()), "/bin/sh",
-    "-c", "echo $$; exec sleep 600"], start_new_session=True)
+engine = subprocess.Popen([sys.executable, "-I", "-S", sys.argv[1], str(os.getpid()), "",
+    "/bin/sh", "-c", "echo $$; exec sleep 600"], start_new_session=True)
 engine.wait()
 """
 
@@ -32,7 +32,7 @@ def run_tether(*arguments: str, **environment: str) -> subprocess.CompletedProce
 
 
 def test_it_becomes_the_command_with_its_environment() -> None:
-    done = run_tether(str(os.getpid()), "/bin/sh", "-c", 'echo "$ONLY"; exit 3', ONLY="this")
+    done = run_tether(str(os.getpid()), "", "/bin/sh", "-c", 'echo "$ONLY"; exit 3', ONLY="this")
     assert (done.returncode, done.stdout, done.stderr) == (3, "this\n", "")
 
 
@@ -55,13 +55,13 @@ def test_the_engine_dies_when_its_parent_is_killed() -> None:
 
 def test_a_parent_that_died_before_the_wish_was_made_is_noticed(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
-    done = run_tether("1", "/bin/sh", "-c", f"touch {mark}")
+    done = run_tether("1", "", "/bin/sh", "-c", f"touch {mark}")
     assert (done.returncode, done.stderr) == (1, "tether: the parent is gone already\n")
     assert not mark.exists()
 
 
 def test_a_command_that_is_not_there_is_said() -> None:
-    done = run_tether(str(os.getpid()), "/no/such/engine")
+    done = run_tether(str(os.getpid()), "", "/no/such/engine")
     assert (done.returncode, done.stderr) == (
         1,
         "tether: cannot run /no/such/engine: No such file or directory\n",

@@ -85,5 +85,5 @@ def read_record(path: Path) -> Record | None:
         return Record(
             *(str(told["boot"]), str(told["pid_namespace"]), (int(pid), int(start)), sessions)
         )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None

@@ -172,6 +172,7 @@ class Guard:
         self._end_sweep()
         if self._guardian is not None:
             self._guardian.hang_up()
+            self._guardian = None
         await asyncio.wait([self._running], timeout=self._stop_timeout_s)
         if not self._running.done():
             log.warning(

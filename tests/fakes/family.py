@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import select
 import signal
 import subprocess
@@ -14,7 +15,8 @@ from collections.abc import Iterator
 from orchd.runner.remains import read_process
 
 TIMEOUT_S = 30.0
-MARK = "0123456789abcdef" * 2
+# Another one in every run: what bears it is killed, and several may run at once.
+MARK = secrets.token_hex(16)
 TAG = f"{MARK}-00"
 
 PROGRAM = """
@@ -22,14 +24,22 @@ import os, signal
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-def spawn(prepare):
+def pause():
+    while True:
+        signal.pause()
+
+def spawn(prepare, go_on=pause):
     ours, theirs = os.pipe()
     if os.fork() == 0:
         prepare()
         os.write(theirs, b"%d" % os.getpid())
-        while True:
-            signal.pause()
-    return os.read(ours, 20).decode()
+        if go_on is pause:
+            os.close(theirs)
+        go_on()
+    os.close(theirs)
+    # To the end, which comes with an exec too.
+    with os.fdopen(ours) as pipe:
+        return pipe.read()
 
 def orphan():
     if os.fork():
@@ -41,14 +51,14 @@ kin = {
     "orphan": spawn(orphan),
     "group": spawn(os.setpgrp),
     "session": spawn(os.setsid),
+    "bare": spawn(lambda: None, lambda: os.execve("/bin/sleep", ["sleep", "600"], {})),
 }
 print(*(f"{name}={pid}" for name, pid in kin.items()), flush=True)
-while True:
-    signal.pause()
+pause()
 """
 COMMAND = [sys.executable, "-I", "-S", "-c", PROGRAM]
-KIN = {"leader", "child", "orphan", "group", "session"}
-"""``group`` has left the leader's process group, ``session`` its session."""
+KIN = {"leader", "child", "orphan", "group", "session", "bare"}
+"""``group`` has left the leader's process group, ``session`` its session; ``bare`` has no mark."""
 
 
 class Family:

@@ -16,8 +16,9 @@ from orchd.runner.engine_record import (
     read_record,
     write_record,
 )
-from tests.fakes.family import MARK, own_start
+from tests.fakes.family import own_start
 
+MARK = "0123456789abcdef" * 2
 NAME = Name(4711, 123456, MARK)
 RECORD = Record("a-boot", "pid:[1]", (12, 34), {56: 78, 90: 12})
 

@@ -301,7 +301,7 @@ def test_what_was_swept_is_one_warning(
     drive(scenario())
     (warning,) = caplog.messages
     assert warning.startswith(
-        f"ended 5 processes of engines of a daemon that is gone daemon_pid={daemon[0]} pids="
+        f"ended 6 processes of engines of a daemon that is gone daemon_pid={daemon[0]} pids="
     )
 
 

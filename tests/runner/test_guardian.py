@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import select
 import signal
 import stat
@@ -29,6 +30,7 @@ from tests.fakes.family import (
 
 NAME = Name(os.getpid(), own_start(), MARK)
 OTHER_TAG = f"{MARK}-01"
+OTHER_MARK = secrets.token_hex(16)
 
 
 class Guardian:
@@ -189,7 +191,7 @@ def test_it_begins_with_the_sweep(tmp_path: Path) -> None:
         before.record.rename(tmp_path / str(Name(*daemon, MARK)))
         with run_guardian(tmp_path) as it:
             (told,) = it.hear("ready")
-            assert told.startswith(f"swept {daemon[0]} 5 ")
+            assert told.startswith(f"swept {daemon[0]} 6 ")
             family.wait_until_alive_are()
             assert list(tmp_path.iterdir()) == [it.record]
 
@@ -197,13 +199,13 @@ def test_it_begins_with_the_sweep(tmp_path: Path) -> None:
 def test_two_daemons_that_live_do_not_touch_each_other(tmp_path: Path) -> None:
     with (
         subprocess.Popen(["/bin/sleep", "600"]) as daemon,
-        run_family("f" * 32 + "-00") as theirs,
+        run_family(f"{OTHER_MARK}-00") as theirs,
         run_family() as ours,
     ):
         try:
             there = make_record({theirs.pid: theirs.start})
             start = start_of(daemon.pid)
-            path = tmp_path / str(Name(daemon.pid, start, "f" * 32))
+            path = tmp_path / str(Name(daemon.pid, start, OTHER_MARK))
             write_record(path, there)
             with run_guardian(tmp_path) as it:
                 assert it.hear("ready") == []

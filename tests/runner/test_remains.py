@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchd.runner.remains import find_remains, is_there, kill, kill_all, read_process
-from tests.fakes.family import MARK, TAG, TIMEOUT_S, Family, end_daemon, run_family
+from tests.fakes.family import KIN, MARK, TAG, TIMEOUT_S, Family, end_daemon, run_family
 
 OTHER_MARK = b"f" * 32
 
@@ -71,11 +71,11 @@ ctypes.CDLL(None).pthread_exit(None)
 def test_a_session_and_a_mark_find_each_what_the_other_misses() -> None:
     with run_family() as family:
         session = {family.pid: family.start}
-        inside = {"leader", "child", "orphan", "group"}
+        inside = {"leader", "child", "orphan", "group", "bare"}
         assert find(family, session, OTHER_MARK, is_fresh=False) == inside
-        assert find(family, {}, MARK.encode(), is_fresh=False) == {*inside, "session"}
-        assert find(family, {}, TAG.encode(), is_fresh=False) == {*inside, "session"}
-        assert find(family, {}, b"0" + MARK[1:].encode() + b"-01", is_fresh=False) == set()
+        assert find(family, {}, MARK.encode(), is_fresh=False) == KIN - {"bare"}
+        assert find(family, {}, TAG.encode(), is_fresh=False) == KIN - {"bare"}
+        assert find(family, {}, f"{MARK}-01".encode(), is_fresh=False) == set()
 
 
 def test_a_number_that_has_come_round_again_is_somebody_elses() -> None:
@@ -86,7 +86,7 @@ def test_a_number_that_has_come_round_again_is_somebody_elses() -> None:
 
 
 def test_a_session_without_its_leader_is_believed_when_just_told_or_by_the_mark() -> None:
-    inside = {"child", "orphan", "group"}
+    inside = {"child", "orphan", "group", "bare"}
     with run_family(None) as family:
         family.kill("leader")
         family.wait_until_alive_are(*inside, "session")
@@ -110,12 +110,15 @@ def test_only_the_very_process_is_killed() -> None:
         kill(replace(child, pid=end_daemon()[0]))
         assert "child" in family.alive()
         kill(child)
-        family.wait_until_alive_are("leader", "orphan", "group", "session")
+        family.wait_until_alive_are("leader", "orphan", "group", "session", "bare")
 
 
 def test_all_are_killed_and_told_of() -> None:
     with run_family() as family:
-        killed, is_clear = kill_all(lambda: find_remains({}, MARK.encode(), is_fresh=False), 30)
+        session = {family.pid: family.start}
+        killed, is_clear = kill_all(
+            lambda: find_remains(session, MARK.encode(), is_fresh=False), TIMEOUT_S
+        )
         assert (set(killed), is_clear) == (set(family.pids.values()), True)
         family.wait_until_alive_are()
 

@@ -65,7 +65,7 @@ def test_all_that_a_daemon_left_is_ended_and_told(folder: Folder, family: Family
     family.wait_until_alive_are()
     (told,) = folder.told
     word, daemon, count, *pids = told.split()
-    assert (word, count) == ("swept", "5")
+    assert (word, count) == ("swept", "6")
     assert left.name.startswith(f"{daemon}-")
     assert {int(pid) for pid in pids} == set(family.pids.values())
     assert folder.names == []
@@ -111,7 +111,10 @@ def test_a_daemon_whose_number_is_anothers_now_is_gone(folder: Folder, family: F
 
 def test_a_record_of_another_boot_is_removed_without_a_kill(folder: Folder, family: Family) -> None:
     path = folder.leave({family.pid: family.start})
-    write_record(path, replace(make_record({family.pid: family.start}), boot="another"))
+    write_record(
+        path,
+        replace(make_record({family.pid: family.start}), boot="another", guardian=end_daemon()),
+    )
     folder.sweep()
     assert family.alive() == KIN
     assert (folder.names, folder.told) == ([], [])
@@ -119,7 +122,12 @@ def test_a_record_of_another_boot_is_removed_without_a_kill(folder: Folder, fami
 
 def test_numbers_of_another_namespace_are_not_judged(folder: Folder, family: Family) -> None:
     path = folder.leave({})
-    write_record(path, replace(make_record({family.pid: family.start}), pid_namespace="pid:[1]"))
+    write_record(
+        path,
+        replace(
+            make_record({family.pid: family.start}), pid_namespace="pid:[1]", guardian=end_daemon()
+        ),
+    )
     folder.sweep()
     assert family.alive() == KIN
     assert (folder.names, folder.told) == ([path.name], [])
@@ -131,7 +139,7 @@ def test_by_a_damaged_record_the_mark_is_found_and_it_is_told(
     path = folder.leave({})
     path.write_bytes(b"{")
     folder.sweep()
-    family.wait_until_alive_are()
+    family.wait_until_alive_are("bare")
     assert folder.names == []
     assert folder.told[0] == f"found a record of engines that is damaged, and removed it: {path}"
     assert folder.told[1].startswith("swept ")
@@ -189,7 +197,7 @@ def test_a_guardian_that_does_not_go_is_ended(
     with recorded_guardian(folder, "import signal; signal.pause()") as guardian:
         folder.sweep()
         assert guardian.wait() == -9
-    family.wait_until_alive_are()
+    family.wait_until_alive_are("bare")
     assert folder.names == []
 
 

@@ -29,6 +29,7 @@ from orchd.metrics.collector import Collector
 from orchd.metrics.cpu_watch import CpuWatch
 from orchd.metrics.registry import Registry
 from orchd.runner.allowed import CPU
+from orchd.runner.guard import Guard, engines_folder
 from orchd.runner.learned import Learned, footprints_file
 from orchd.runner.nvml import NvmlReader
 from orchd.runner.reckoner import Reckoner
@@ -75,7 +76,10 @@ async def _run(
     service = Service(config, ADAPTERS, wire.encode_event, runner, tally=registry)
     gate = SlotGate(service.open_slots, service.close_slots)
     reckoner = Reckoner(ADAPTERS, learned)
-    supervisor: Supervisor = Supervisor(config, ADAPTERS, gate, NvmlReader().read, reckoner)
+    guard = Guard(engines_folder(os.environ))
+    supervisor: Supervisor = Supervisor(
+        config, ADAPTERS, gate, NvmlReader().read, reckoner, guard=guard
+    )
     cpu_watch = CpuWatch(lambda: _list_pids_on_cpu(config, supervisor))
     context = Context(
         *(service, config.pools, supervisor.statuses, supervisor.incidents),
@@ -93,6 +97,7 @@ async def _run(
 
     listen = await server.start(config.server.listen)
     _log_start(config, token, str(listen))
+    guard.start()
     await _until(stop, supervisor.start())
     cpu_watch.start()
     await stop.wait()
@@ -108,6 +113,7 @@ async def _run(
     supervisor.hurry()
     await stopping
     cpu_watch.stop()
+    await guard.stop()
     await learned.close()
     log.info("stopped")
 

@@ -27,7 +27,8 @@ class Room:
     shells: tuple[str, ...] = ()
     """Do the IO."""
     alone: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Run as processes of their own and import nothing of orchd; each with its third parties."""
+    """Run in processes of their own and import nothing of orchd but each other; each with its
+    third parties."""
     imports: tuple[str, ...] = ()
     """Rooms that every module here may import; its own room always."""
     imports_pure_of: tuple[str, ...] = ()
@@ -94,9 +95,9 @@ ROOMS: dict[str, Room] = {
             *("devices", "nvml", "host_memory", "resources", "returns", "turns"),
             *("ports", "process", "launch", "readiness", "replica", "retry", "supervisor"),
             *("attempt", "listener", "process_tree"),
-            *("executable", "slow_call", "reckoner", "model_file", "learned"),
+            *("executable", "slow_call", "reckoner", "model_file", "learned", "guard"),
         ),
-        alone={"tether": ()},
+        alone={"tether": (), "guardian": (), "sweep": (), "engine_record": (), "remains": ()},
         imports=("engines", "errors", "config"),
         third_party=("orjson", "pynvml"),
     ),
@@ -197,7 +198,9 @@ def check_direction(module: Module, item: Import, modules: Mapping[str, Module])
         return f"imports {name}, which is not there [direction]"
     room = ROOMS[module.room]
     if kind_of(module) == "alone":
-        return f"imports {name}: this module stands alone, without any other of orchd [direction]"
+        if kind_of(target) == "alone" and target.room == module.room:
+            return None
+        return f"imports {name}: this module runs alone, with none of orchd but such [direction]"
     is_shell = kind_of(module) == "shell"
     is_allowed = (
         target.room in (module.room, *room.imports)

@@ -57,7 +57,7 @@ class DaemonChild:
         self._stop_timeout_s = stop_timeout_s
 
     def __enter__(self) -> Self:
-        tethered = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *self._command]
+        tethered = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), "", *self._command]
         with self._log.open("wb") as log:
             # Its own session, so that Ctrl-C in the terminal reaches only the starter.
             self._process = subprocess.Popen(

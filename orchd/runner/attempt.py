@@ -15,6 +15,7 @@ from functools import partial
 from orchd.config.model import PoolConfig
 from orchd.engines.adapter import Adapter, Endpoint
 from orchd.runner.exit_status import ExitStatus
+from orchd.runner.guard import Guard
 from orchd.runner.incident import Incident, describe_death
 from orchd.runner.launch import launch_engine
 from orchd.runner.listener import is_strange
@@ -39,10 +40,11 @@ class Attempt:
 
     def __init__(
         self,
-        replica_id: str,
         pool: PoolConfig,
         adapter: Adapter,
         resources: Resources,
+        guard: Guard,
+        replica_id: str,
         lease: Lease,
         on_exit: Callable[[ExitStatus], None],
     ) -> None:
@@ -56,7 +58,7 @@ class Attempt:
         self._output = EngineOutput(self._loop.time())
         watcher = Watcher(self._hear, self._see_exit)
         self._process: EngineProcess
-        self._process, self.version = launch_engine(adapter, pool, lease, watcher)
+        self._process, self.version = launch_engine(adapter, pool, lease, watcher, guard)
         self._is_abandoned = False
         resources.note_process(lease, self.pid)
         log.info(
@@ -127,3 +129,7 @@ class Attempt:
             self._resources.give_back(self.lease)
         else:
             self._on_exit(exit_status)
+
+
+StartAttempt = Callable[[str, Lease, Callable[[ExitStatus], None]], Attempt]
+"""An ``Attempt`` of one pool: replica id, lease, and who hears of the exit."""

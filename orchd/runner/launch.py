@@ -8,13 +8,14 @@ from orchd.config.model import PoolConfig
 from orchd.engines.adapter import Adapter, Launch
 from orchd.runner.environment import build_environment
 from orchd.runner.executable import find_executable
+from orchd.runner.guard import Guard
 from orchd.runner.ports import HOST
 from orchd.runner.process import EngineProcess, Watcher
 from orchd.runner.resources import Lease
 
 
 def launch_engine(
-    adapter: Adapter, pool: PoolConfig, lease: Lease, watcher: Watcher
+    adapter: Adapter, pool: PoolConfig, lease: Lease, watcher: Watcher, guard: Guard
 ) -> tuple[EngineProcess, str | None]:
     """The running engine, and its version where that is known without asking it.
 
@@ -24,6 +25,6 @@ def launch_engine(
     found = find_executable(adapter.executables(pool))
     environment = build_environment(os.environ, adapter.environment(launch), pool.env, lease.device)
     process = EngineProcess(
-        [*found.command, *adapter.arguments(pool, launch)], environment, watcher
+        [*found.command, *adapter.arguments(pool, launch)], environment, watcher, guard
     )
     return process, found.version

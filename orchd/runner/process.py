@@ -2,7 +2,7 @@
 
 The process is watched through a pidfd. While it is an unreaped zombie its pid, and so its group's
 number, cannot be given to another: that is the moment in which what is left of the group is killed.
-After it nothing is signalled any more.
+After it nothing is signalled any more from here; what has left the group is the guardian's to end.
 
 Invariants: only ``_on_exit`` reaps; ``on_exit`` is called exactly once, when the group is gone; the
 pidfd and the pipe are closed by then.
@@ -22,13 +22,15 @@ from pathlib import Path
 
 from orchd.errors import HostError
 from orchd.runner.exit_status import ExitStatus
+from orchd.runner.guard import VARIABLE, Guard
 
 _TETHER = str(Path(__file__).with_name("tether.py"))
 _READ_BYTES = 64 * 1024
 _DRAIN_BYTES = 1024 * 1024
-_GROUP_CHECK_S = 0.01
-_GROUP_CHECKS = 100
-"""How often it is asked whether the group is gone; zombies that nobody reaps count as there."""
+_CHECK_S = 0.01
+_CHECKS = 100
+"""How often it is asked whether the rest is gone; in the group, zombies that nobody reaps count as
+there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +45,23 @@ class EngineProcess:
     """A running engine. Constructing it spawns it; raises HostError where that fails."""
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str], watcher: Watcher
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        watcher: Watcher,
+        guard: Guard,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._watcher = watcher
+        self._guard = guard
         self._exited: asyncio.Future[None] = self._loop.create_future()
-        tethered = [sys.executable, "-I", "-S", _TETHER, str(os.getpid()), *command]
+        tag, pipe = guard.make_tag(), guard.descriptor
+        tether = [sys.executable, "-I", "-S", _TETHER, str(os.getpid())]
         try:
             self._popen = subprocess.Popen(
-                tethered,
-                env=dict(environment),
+                [*tether, "" if pipe is None else str(pipe), *command],
+                env={**environment, VARIABLE: tag},
+                pass_fds=() if pipe is None else (pipe,),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -62,6 +71,7 @@ class EngineProcess:
             raise HostError(f"cannot start a process: {error.strerror}") from error
         assert self._popen.stdout is not None
         self.pid = self._popen.pid
+        guard.note(self.pid, tag)
         self._pipe = self._popen.stdout
         try:
             self._pidfd = os.pidfd_open(self.pid)
@@ -69,6 +79,7 @@ class EngineProcess:
             self._popen.kill()
             self._popen.wait()
             self._pipe.close()
+            guard.clear(self.pid)
             raise HostError(f"cannot watch a process: {error.strerror}") from error
         os.set_blocking(self._pipe.fileno(), False)
         self._loop.add_reader(self._pipe.fileno(), self._read)
@@ -116,14 +127,15 @@ class EngineProcess:
         self._signal(signal.SIGKILL)
         code = self._popen.wait()
         os.close(self._pidfd)
-        self._finish(code, _GROUP_CHECKS)
+        self._guard.clear(self.pid)
+        self._finish(code, _CHECKS)
 
     def _finish(self, code: int, checks_left: int) -> None:
-        """Tell of the exit, once the rest of the group is gone."""
+        """Tell of the exit, once the rest of the group, and of the session, is gone."""
         # Killed is not gone: a process with much memory takes a while to give it back. It is not
         # our child, so nobody tells us; its group keeps the number from being given to another.
-        if checks_left and _is_group_there(self.pid):
-            self._loop.call_later(_GROUP_CHECK_S, self._finish, code, checks_left - 1)
+        if checks_left and (_is_group_there(self.pid) or not self._guard.is_clear(self.pid)):
+            self._loop.call_later(_CHECK_S, self._finish, code, checks_left - 1)
             return
         drained = 0
         while drained < _DRAIN_BYTES and (size := self._read()):

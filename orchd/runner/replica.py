@@ -19,10 +19,9 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import Adapter
 from orchd.errors import EngineError, HostError
 from orchd.runner import lifecycle
-from orchd.runner.attempt import Attempt
+from orchd.runner.attempt import Attempt, StartAttempt
 from orchd.runner.exit_status import ExitStatus
 from orchd.runner.history import History
 from orchd.runner.incident import Incident, IncidentLog
@@ -44,7 +43,7 @@ class Replica:
         self,
         plan: ReplicaPlan,
         pool: PoolConfig,
-        adapter: Adapter,
+        start_attempt: StartAttempt,
         resources: Resources,
         gate: SlotGate,
         timing: Timing,
@@ -52,7 +51,7 @@ class Replica:
     ) -> None:
         self.plan = plan
         self._pool = pool
-        self._adapter = adapter
+        self._start_attempt = start_attempt
         self._resources = resources
         self._gate = gate
         self._timing = timing
@@ -204,10 +203,8 @@ class Replica:
 
     def _spawn(self) -> None:
         try:
-            self._attempt = Attempt(
-                *(self.plan.replica_id, self._pool, self._adapter, self._resources),
-                *(self._held_lease(), partial(self._end, Event.EXITED)),
-            )
+            on_exit = partial(self._end, Event.EXITED)
+            self._attempt = self._start_attempt(self.plan.replica_id, self._held_lease(), on_exit)
         except HostError as error:
             self._fail_to_start(str(error), Event.SPAWN_FAILED)
         except Exception:

@@ -20,6 +20,7 @@ from orchd.errors import EngineError
 from orchd.runner.allowed import CPU, allow
 from orchd.runner.devices import DeviceMonitor
 from orchd.runner.footprint import Footprint, format_gib
+from orchd.runner.guard import Guard
 from orchd.runner.host_memory import read_anonymous_bytes, read_host_memory
 from orchd.runner.ledger import Holding, Ledger, Rise, measure_rise, note_exit, wanted_rise_bytes
 from orchd.runner.placement import Machine, Needs, NoFit, ReplicaPlan, Reservation, decide_placement
@@ -67,10 +68,12 @@ class Resources:
         reckoner: Reckoner,
         cpu_replicas: int,
         return_timeout_s: float = RETURN_TIMEOUT_S,
+        guard: Guard | None = None,
     ) -> None:
         self._monitor = monitor
         self._cpu_replicas = cpu_replicas
         self._reckoner = reckoner
+        self._guard = guard or Guard(None)
         self._ledger = Ledger()
         self._returns = Returns(monitor.fresh, self._release, return_timeout_s)
         self._turns = Turns(self._returns)
@@ -107,6 +110,8 @@ class Resources:
 
         Raises HostError where the model cannot be read or no port is free.
         """
+        # What another daemon left may hold just the memory that is looked for.
+        await self._guard.sweep()
         needs = await self._reckoner.needs(pool)
         while True:
             snapshot = await self._see(plan)

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from orchd.config.model import Config, PoolConfig
 from orchd.engines.adapter import Adapter
 from orchd.runner.allowed import CPU, allow
+from orchd.runner.attempt import Attempt
 from orchd.runner.devices import INTERVAL_S, DeviceMonitor
+from orchd.runner.guard import Guard
 from orchd.runner.incident import Incident, IncidentLog
 from orchd.runner.lifecycle import State
 from orchd.runner.placement import ReplicaPlan, plan_replicas
@@ -40,18 +43,20 @@ class Supervisor:
         reckoner: Reckoner,
         timing: Timing | None = None,
         sample_interval_s: float = INTERVAL_S,
+        guard: Guard | None = None,
     ) -> None:
         self._pools = config.pools
         self._adapters = adapters
         self._gate = gate
         self._timing = timing or Timing()
+        self._guard = guard or Guard(None)
         on_cpu = (pool.replicas for pool in config.pools if CPU in pool.devices)
         cpu_replicas = sum(1 if count == "per-device" else count for count in on_cpu)
         self._monitor = DeviceMonitor(read_gpus, sample_interval_s)
         # Before the resources, which wake those that wait for room: a device that is new gets the
         # replica that is its own.
         self._monitor.watch(self._follow)
-        self._resources = Resources(self._monitor, reckoner, cpu_replicas)
+        self._resources = Resources(self._monitor, reckoner, cpu_replicas, guard=self._guard)
         self._replicas: dict[str, list[Replica]] = {pool.id: [] for pool in config.pools}
         self._incidents = {pool.id: IncidentLog() for pool in config.pools}
         self._is_stopping = False
@@ -157,8 +162,9 @@ class Supervisor:
             )
         for plan in plans:
             adapter = self._adapters[pool.engine]
+            start = partial(Attempt, pool, adapter, self._resources, self._guard)
             replica = Replica(
-                *(plan, pool, adapter, self._resources, self._gate, self._timing),
+                *(plan, pool, start, self._resources, self._gate, self._timing),
                 self._incidents[pool.id],
             )
             replicas.append(replica)

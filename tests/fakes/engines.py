@@ -43,9 +43,10 @@ def list_session(session: int) -> list[int]:
     return [pid for pid, state, _, its in _list_processes() if its == session and state not in "ZX"]
 
 
-def list_children() -> list[int]:
-    """Our own child processes that are not reaped, zombies too."""
-    return [pid for pid, _, parent, _ in _list_processes() if parent == os.getpid()]
+def list_children(parent: int | None = None) -> list[int]:
+    """A process's own children that are not reaped, zombies too; ours, where none is named."""
+    whose = os.getpid() if parent is None else parent
+    return [pid for pid, _, its, _ in _list_processes() if its == whose]
 
 
 def count_descriptors() -> int:

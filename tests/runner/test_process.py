@@ -15,6 +15,7 @@ import pytest
 
 from orchd.errors import HostError
 from orchd.runner.exit_status import ExitStatus
+from orchd.runner.guard import Guard
 from orchd.runner.process import EngineProcess, Watcher
 from tests.conftest import Drive
 from tests.fakes.engines import count_descriptors, list_children, list_session
@@ -35,13 +36,18 @@ def halt(pid: int) -> None:
 class Running:
     """A process under test, and all that was heard of it."""
 
-    def __init__(self, command: list[str], environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        environment: dict[str, str] | None = None,
+        guard: Guard | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self.heard = b""
         self.exits: list[str] = []
         self._news = asyncio.Event()
         watcher = Watcher(self._on_output, self._on_exit)
-        self.process = EngineProcess(command, environment or {}, watcher)
+        self.process = EngineProcess(command, environment or {}, watcher, guard or Guard(None))
 
     def _on_output(self, data: bytes) -> None:
         assert not self.exits, "output after the exit"

@@ -15,8 +15,8 @@ from orchd.runner import tether
 TETHER = tether.__file__
 PARENT = """
 import os, subprocess, sys
-engine = subprocess.Popen([sys.executable, "-I", "-S", sys.argv[1], str(os.getpid()), "/bin/sh",
-    "-c", "echo $$; exec sleep 600"], start_new_session=True)
+engine = subprocess.Popen([sys.executable, "-I", "-S", sys.argv[1], str(os.getpid()), "",
+    "/bin/sh", "-c", "echo $$; exec sleep 600"], start_new_session=True)
 engine.wait()
 """
 
@@ -32,7 +32,7 @@ def run_tether(*arguments: str, **environment: str) -> subprocess.CompletedProce
 
 
 def test_it_becomes_the_command_with_its_environment() -> None:
-    done = run_tether(str(os.getpid()), "/bin/sh", "-c", 'echo "$ONLY"; exit 3', ONLY="this")
+    done = run_tether(str(os.getpid()), "", "/bin/sh", "-c", 'echo "$ONLY"; exit 3', ONLY="this")
     assert (done.returncode, done.stdout, done.stderr) == (3, "this\n", "")
 
 
@@ -55,14 +55,63 @@ def test_the_engine_dies_when_its_parent_is_killed() -> None:
 
 def test_a_parent_that_died_before_the_wish_was_made_is_noticed(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
-    done = run_tether("1", "/bin/sh", "-c", f"touch {mark}")
+    done = run_tether("1", "", "/bin/sh", "-c", f"touch {mark}")
     assert (done.returncode, done.stderr) == (1, "tether: the parent is gone already\n")
     assert not mark.exists()
 
 
 def test_a_command_that_is_not_there_is_said() -> None:
-    done = run_tether(str(os.getpid()), "/no/such/engine")
+    done = run_tether(str(os.getpid()), "", "/no/such/engine")
     assert (done.returncode, done.stderr) == (
         1,
         "tether: cannot run /no/such/engine: No such file or directory\n",
     )
+
+
+def start_tether(pipe: int, *command: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", TETHER, str(os.getpid()), str(pipe), *command],
+        stdout=subprocess.PIPE,
+        env={"ORCHD_ENGINE": "the-mark"},
+        pass_fds=(pipe,),
+        text=True,
+    )
+
+
+def test_the_guardian_is_told_before_the_command_runs_which_inherits_no_pipe() -> None:
+    read_end, write_end = os.pipe()
+    with start_tether(write_end, "/bin/sh", "-c", "ls /proc/self/fd") as engine:
+        os.close(write_end)
+        # To the end: it comes only once nobody holds the other end.
+        with os.fdopen(read_end, encoding="ascii") as pipe:
+            told = pipe.read()
+        stat = Path(f"/proc/{engine.pid}/stat").read_text()
+        start = stat.rpartition(")")[2].split()[19]
+        assert told == f"began {engine.pid} {start} the-mark\n"
+        assert engine.stdout is not None
+        # The fourth is the listing itself.
+        assert engine.stdout.read().split() == ["0", "1", "2", "3"]
+
+
+def test_a_guardian_that_is_gone_does_not_keep_the_command_from_running() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with start_tether(write_end, "/bin/sh", "-c", "echo up") as engine:
+        os.close(write_end)
+        assert engine.stdout is not None
+        assert engine.stdout.read() == "up\n"
+
+
+def test_no_command_runs_before_the_guardian_can_be_told() -> None:
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write_end, b"\n")
+    with start_tether(write_end, "/bin/sh", "-c", "echo up") as engine:
+        os.close(write_end)
+        assert engine.stdout is not None
+        assert not select.select([engine.stdout], [], [], 0.3)[0]
+        with os.fdopen(read_end, encoding="ascii") as pipe:
+            assert pipe.read().strip().startswith(f"began {engine.pid} ")
+        assert engine.stdout.read() == "up\n"

@@ -35,6 +35,9 @@ CLEAN = {
     "orchd/runner/__init__.py": "",
     "orchd/runner/devices.py": "import pynvml\n",
     "orchd/runner/tether.py": "import ctypes\n",
+    "orchd/runner/remains.py": "import os\n",
+    "orchd/runner/guardian.py": "import json\nfrom orchd.runner.remains import kill\n",
+    "orchd/runner/guard.py": "from orchd.runner.remains import read_process\n",
     "orchd/daemon.py": "import uvloop\nfrom orchd.api import tasks\nimport orchd.runner.devices\n",
     "orchd/cli.py": "import sys\nfrom orchd.daemon import main\n",
 }
@@ -120,6 +123,8 @@ def test_a_package_is_pure_itself(tmp_path: Path) -> None:
         ("ask", "from orchd.daemon import main\n"),
         ("cli", "from orchd.serving import queue\n"),
         ("runner_tether", "from orchd.errors import OrchdError\n"),
+        ("runner_guardian", "from orchd.runner.devices import DeviceMonitor\n"),
+        ("runner_guardian", "from orchd.engines.embedded_llamacpp import main\n"),
         ("engines_embedded_llamacpp", "from orchd.engines import adapter\n"),
         ("serving_service", "from orchd.serving import gone_away\nimport orchd.nowhere\n"),
     ],

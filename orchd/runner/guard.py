@@ -1,0 +1,272 @@
+"""The daemon's end of the guardian: starts it, tells it of every engine, replaces it when it dies.
+
+An engine's own process dies with the daemon by its tether; the guardian ends what that process has
+started. Where none can run, engines run on unguarded and the log says so.
+
+Invariants: only the daemon and, until it becomes an engine, a tether hold the pipe's write end; a
+new guardian hears of every engine that its predecessor knew; nothing here waits for the guardian on
+the event loop, or for a disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import FileIO
+from pathlib import Path
+
+from orchd.config.places import state_dir
+from orchd.errors import HostError
+from orchd.runner.remains import read_process
+from orchd.runner.restart import RestartPolicy
+
+log = logging.getLogger(__name__)
+
+FOLDER_NAME = "engines"
+SWEEP_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 10.0
+VARIABLE = "ORCHD_ENGINE"
+"""What marks an engine's processes: see ``remains``."""
+
+_GUARDIAN = str(Path(__file__).with_name("guardian.py"))
+_INHERITED = ("LD_LIBRARY_PATH",)
+_READ_BYTES = 64 * 1024
+_LINE_CHARS = 500
+
+
+def engines_folder(environ: Mapping[str, str]) -> Path | None:
+    """Where engines are recorded; None, and a warning, where there is no folder for it."""
+    try:
+        return state_dir(environ) / FOLDER_NAME
+    except HostError as error:
+        log.warning("engines are not recorded: %s", error)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    start: int
+    tag: str
+    has_ended: bool = False
+
+
+class _Guardian:
+    """One guardian process. Constructing it spawns it; raises OSError where that fails."""
+
+    def __init__(self, arguments: Sequence[str], hear: Callable[[str], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._hear = hear
+        self._heard = b""
+        self.is_gone = asyncio.Event()
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        self.pipe = FileIO(write_end, "w")
+        try:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-I", "-S", _GUARDIAN, *arguments],
+                # Not ours: it holds the token, and would mark a daemon that an engine has started.
+                env={name: os.environ[name] for name in _INHERITED if name in os.environ},
+                cwd="/",
+                stdin=read_end,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError:
+            self.pipe.close()
+            raise
+        finally:
+            os.close(read_end)
+        assert self._popen.stdout is not None
+        self._output = self._popen.stdout
+        os.set_blocking(self._output.fileno(), False)
+        self._loop.add_reader(self._output.fileno(), self._read)
+
+    def tell(self, line: str) -> None:
+        """A line for it; one that has not read thousands of them is ended."""
+        # Once it is gone, its successor is told all.
+        with contextlib.suppress(BrokenPipeError):
+            if self.pipe.write(line.encode() + b"\n") is None:
+                self._popen.kill()
+
+    def hang_up(self) -> None:
+        """What it takes for the end of the daemon: it goes, too."""
+        self.pipe.close()
+
+    def close(self) -> str:
+        """Reap it, and end it where it has not gone; how it ended, in words."""
+        self.hang_up()
+        self._popen.kill()
+        self._loop.remove_reader(self._output.fileno())
+        self._output.close()
+        return f"ended with code {self._popen.wait()}"
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._output.fileno(), _READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            # Nobody else holds it open: that is the end of the process.
+            self._loop.remove_reader(self._output.fileno())
+            self.is_gone.set()
+            return
+        *lines, self._heard = (self._heard + data).split(b"\n")
+        self._heard = self._heard[-_READ_BYTES:]
+        for line in lines:
+            self._hear(line.decode(errors="replace"))
+
+
+class Guard:
+    """Sees to it that nothing of an engine outlives the daemon. Until it is started it guards none.
+
+    ``folder`` is where this daemon's engines are recorded and those of others are looked up.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        policy: RestartPolicy | None = None,
+        sweep_timeout_s: float = SWEEP_TIMEOUT_S,
+        stop_timeout_s: float = STOP_TIMEOUT_S,
+    ) -> None:
+        own = read_process(os.getpid())
+        self._mark = secrets.token_hex(16)
+        self._arguments = [str(os.getpid()), str(own.start if own else 0), self._mark]
+        if folder is not None:
+            self._arguments.append(str(folder))
+        self._policy = policy or RestartPolicy()
+        self._sweep_timeout_s = sweep_timeout_s
+        self._stop_timeout_s = stop_timeout_s
+        self._sessions: dict[int, _Session] = {}
+        self._guardian: _Guardian | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._has_swept = asyncio.Event()
+        self._has_swept.set()
+        self._is_stopping = asyncio.Event()
+
+    def start(self) -> None:
+        """Start the guardian, which begins with the sweep."""
+        self._has_swept.clear()
+        loop = asyncio.get_running_loop()
+        self._running = loop.create_task(self._run(), name="guard")
+        self._patience = loop.call_later(self._sweep_timeout_s, self._give_up)
+
+    async def sweep(self) -> None:
+        """Wait until what other daemons have left is ended, or that has taken too long."""
+        await self._has_swept.wait()
+
+    async def stop(self) -> None:
+        """Let the guardian go, when no engine is left; it removes the record."""
+        if self._running is None:
+            return
+        self._is_stopping.set()
+        self._end_sweep()
+        if self._guardian is not None:
+            self._guardian.hang_up()
+            self._guardian = None
+        await asyncio.wait([self._running], timeout=self._stop_timeout_s)
+        if not self._running.done():
+            log.warning(
+                "the guardian of the engines did not end within %g s, killed it",
+                self._stop_timeout_s,
+            )
+            self._running.cancel()
+            await asyncio.wait([self._running])
+
+    # -- what an engine's process tells --------------------------------------------------------
+
+    def make_tag(self) -> str:
+        """What the next engine's processes are to be known by, as ``VARIABLE``; not a secret."""
+        return f"{self._mark}-{secrets.token_hex(8)}"
+
+    @property
+    def descriptor(self) -> int | None:
+        """Where a tether says that an engine begins; None while there is no guardian."""
+        return None if self._guardian is None else self._guardian.pipe.fileno()
+
+    def note(self, pid: int, tag: str) -> None:
+        """A tether was spawned; it tells the guardian by itself, but not a later one."""
+        if (process := read_process(pid)) is not None:
+            self._sessions[pid] = _Session(process.start, tag)
+
+    def clear(self, pid: int) -> None:
+        """The engine has ended and is reaped: have the rest of its session ended."""
+        if (session := self._sessions.pop(pid, None)) is not None and self._guardian is not None:
+            self._sessions[pid] = replace(session, has_ended=True)
+            self._guardian.tell(f"ended {pid}")
+
+    def is_clear(self, pid: int) -> bool:
+        """Whether nothing is left of it, or nobody is there to see to it."""
+        return pid not in self._sessions or self._guardian is None
+
+    # -- the guardian --------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._is_stopping.is_set():
+            began_s = loop.time()
+            try:
+                how = await self._live_once()
+            except OSError as error:
+                self._end_sweep()
+                how = f"cannot be started: {error.strerror}"
+            if self._is_stopping.is_set():
+                return
+            self._policy = self._policy.after_failure(loop.time() - began_s)
+            log.warning(
+                "the guardian of the engines %s; what an engine has started can outlive the daemon"
+                " until another runs, in %g s",
+                *(how, self._policy.delay_s),
+            )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_stopping.wait(), self._policy.delay_s)
+
+    async def _live_once(self) -> str:
+        """From a guardian's start to its end; how it ended."""
+        self._guardian = guardian = _Guardian(self._arguments, self._hear)
+        try:
+            for pid, session in self._sessions.items():
+                guardian.tell(f"began {pid} {session.start} {session.tag}")
+                if session.has_ended:
+                    guardian.tell(f"ended {pid}")
+            await guardian.is_gone.wait()
+        finally:
+            self._guardian = None
+            how = guardian.close()
+        return how
+
+    def _give_up(self) -> None:
+        log.warning(
+            "to look for what other daemons left takes over %g s, engines do not wait any longer",
+            self._sweep_timeout_s,
+        )
+        self._end_sweep()
+
+    def _end_sweep(self) -> None:
+        self._has_swept.set()
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _hear(self, line: str) -> None:
+        match line.split():
+            case ["ready"]:
+                self._end_sweep()
+            case ["clear", pid]:
+                self._sessions.pop(int(pid), None)
+            case ["swept", daemon_pid, count, *pids]:
+                log.warning(
+                    "ended %s processes of engines of a daemon that is gone daemon_pid=%s pids=%s",
+                    *(count, daemon_pid, ",".join(pids)),
+                )
+            case _:
+                log.warning("the guardian of the engines said: %s", line[:_LINE_CHARS])

@@ -17,13 +17,26 @@ _LISTENING = "0A"
 _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 
 
+def is_own(port: int, engine_pid: int) -> bool:
+    """True where the engine, or a process that it has started, is known to listen on the port."""
+    return _holds_any(list_tree(engine_pid), _find_sockets(port))
+
+
 def is_strange(port: int, engine_pid: int) -> bool:
-    """True where the port is known to be listened on by a process that is not of that engine."""
-    sockets = {f"socket:[{inode}]" for table in _TABLES for inode in _find_inodes(table, port)}
-    if not sockets or _holds_any(list_tree(engine_pid), sockets):
+    """True where a process that is not of that engine is known to listen on the port.
+
+    Looks at every descriptor of this user: it may take a while, and blocks.
+    """
+    if is_own(port, engine_pid):
         return False
     others = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return _holds_any((pid for pid in others if not _is_of_session(pid, engine_pid)), sockets)
+    strangers = (pid for pid in others if not _is_of_session(pid, engine_pid))
+    return _holds_any(strangers, _find_sockets(port))
+
+
+def _find_sockets(port: int) -> set[str]:
+    """Those that listen on the port, as the links of descriptors name them."""
+    return {f"socket:[{inode}]" for table in _TABLES for inode in _find_inodes(table, port)}
 
 
 def _find_inodes(table: str, port: int) -> list[str]:
@@ -41,7 +54,9 @@ def _find_inodes(table: str, port: int) -> list[str]:
 
 
 def _holds_any(pids: Iterable[int], sockets: set[str]) -> bool:
-    return any(_read_link(fd) in sockets for pid in pids for fd in _list_descriptors(pid))
+    return bool(sockets) and any(
+        _read_link(fd) in sockets for pid in pids for fd in _list_descriptors(pid)
+    )
 
 
 def _list_descriptors(pid: int) -> list[Path]:

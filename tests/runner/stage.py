@@ -161,9 +161,5 @@ async def staged(
     assert stage.open == {}
     assert {status.state for status in stage.statuses()} <= {State.DOWN}
     assert list_children() == children
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(STOP_TIMEOUT_S):
-            # A search for a port's holder that nobody waits for any more has a folder open for now.
-            await until(lambda: count_descriptors() == descriptors)
     assert count_descriptors() == descriptors
     assert stage.supervisor.holds_nothing

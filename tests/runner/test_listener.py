@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from orchd.runner.listener import is_strange
+from orchd.runner.listener import is_own, is_strange
 from orchd.runner.process_tree import list_tree, read_resident_bytes
 
 LISTEN = (
@@ -40,12 +40,12 @@ def running(program: str) -> Iterator[tuple[int, int]]:
 
 def test_its_own_socket_is_not_strange() -> None:
     with running(LISTEN) as (pid, port):
-        assert not is_strange(port, pid)
+        assert is_own(port, pid) and not is_strange(port, pid)
 
 
 def test_a_childs_socket_is_its_own() -> None:
     with running(LISTEN_IN_A_CHILD) as (pid, port):
-        assert not is_strange(port, pid)
+        assert is_own(port, pid) and not is_strange(port, pid)
         assert len(list_tree(pid)) == 2
 
 
@@ -59,7 +59,8 @@ def test_a_grandchilds_socket_in_a_session_of_its_own_is_its_own() -> None:
 
 def test_anothers_socket_is_strange() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, running(LISTEN) as (pid, _):
-        assert is_strange(server.getsockname()[1], pid)
+        port = server.getsockname()[1]
+        assert is_strange(port, pid) and not is_own(port, pid)
 
 
 def test_anothers_socket_on_every_address_is_strange_too() -> None:

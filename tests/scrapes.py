@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import cached_property
 from http.client import HTTPConnection
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,9 +17,12 @@ class Page:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._samples = [
+
+    @cached_property
+    def _samples(self) -> list[tuple[str, dict[str, str], float]]:
+        return [
             (sample.name, sample.labels, sample.value)
-            for family in text_string_to_metric_families(text)
+            for family in text_string_to_metric_families(self.text)
             for sample in family.samples
         ]
 

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.fakes.engines import install_engine, list_session, write_model
 
@@ -129,7 +129,13 @@ class RunningDaemon:
         return code
 
 
-def read_events(stream: http.client.HTTPResponse) -> list[tuple[str, Any]]:
+class Readable(Protocol):
+    """What can be read to its end."""
+
+    def read(self) -> bytes: ...
+
+
+def read_events(stream: Readable) -> list[tuple[str, Any]]:
     """Every event of a stream to its end: name and data."""
     events = []
     for block in stream.read().decode().split("\n\n"):

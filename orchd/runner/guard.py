@@ -198,15 +198,18 @@ class Guard:
         if (process := read_process(pid)) is not None:
             self._sessions[pid] = _Session(process.start, tag)
 
-    def clear(self, pid: int) -> None:
-        """The engine has ended and is reaped: have the rest of its session ended."""
-        if (session := self._sessions.pop(pid, None)) is not None and self._guardian is not None:
-            self._sessions[pid] = replace(session, has_ended=True)
-            self._guardian.tell(f"ended {pid}")
+    def clear(self, pid: int) -> bool:
+        """The engine has ended and is reaped: have the rest of it ended; False if nobody can."""
+        session = self._sessions.pop(pid, None)
+        if session is None or self._guardian is None:
+            return False
+        self._sessions[pid] = replace(session, has_ended=True)
+        self._guardian.tell(f"ended {pid}")
+        return True
 
-    def is_clear(self, pid: int) -> bool:
-        """Whether nothing is left of it, or nobody is there to see to it."""
-        return pid not in self._sessions or self._guardian is None
+    def is_known(self, pid: int) -> bool:
+        """Whether there still is something of this engine, as far as the guardian has told."""
+        return pid in self._sessions
 
     # -- the guardian --------------------------------------------------------------------------
 

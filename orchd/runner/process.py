@@ -29,8 +29,7 @@ _READ_BYTES = 64 * 1024
 _DRAIN_BYTES = 1024 * 1024
 _CHECK_S = 0.01
 _CHECKS = 100
-"""How often it is asked whether the rest is gone; in the group, zombies that nobody reaps count as
-there."""
+"""How often it is asked whether the rest is gone; zombies that nobody reaps keep a group there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +126,16 @@ class EngineProcess:
         self._signal(signal.SIGKILL)
         code = self._popen.wait()
         os.close(self._pidfd)
-        self._guard.clear(self.pid)
-        self._finish(code, _CHECKS)
+        # Where the guardian sees to it, it is asked; where there is none, the group.
+        is_there = self._guard.is_known if self._guard.clear(self.pid) else _is_group_there
+        self._finish(code, is_there, _CHECKS)
 
-    def _finish(self, code: int, checks_left: int) -> None:
-        """Tell of the exit, once the rest of the group, and of the session, is gone."""
+    def _finish(self, code: int, is_there: Callable[[int], bool], checks_left: int) -> None:
+        """Tell of the exit, once the rest of its session, or at least of its group, is gone."""
         # Killed is not gone: a process with much memory takes a while to give it back. It is not
         # our child, so nobody tells us; its group keeps the number from being given to another.
-        if checks_left and (_is_group_there(self.pid) or not self._guard.is_clear(self.pid)):
-            self._loop.call_later(_CHECK_S, self._finish, code, checks_left - 1)
+        if checks_left and is_there(self.pid):
+            self._loop.call_later(_CHECK_S, self._finish, code, is_there, checks_left - 1)
             return
         drained = 0
         while drained < _DRAIN_BYTES and (size := self._read()):

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable
+from dataclasses import dataclass
 
 import uvloop
 
@@ -61,9 +62,20 @@ def serve(config: Config, token: Token) -> None:
                 signal.signal(number, signal.SIG_IGN)
 
 
-async def _run(
-    config: Config, token: Token, learned: Learned, stop: asyncio.Event, hurry: asyncio.Event
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _House:
+    """What is started and stopped."""
+
+    service: Service
+    supervisor: Supervisor
+    guard: Guard
+    cpu_watch: CpuWatch
+    logins: RefusedLogins
+    server: HttpServer
+
+
+def _build(config: Config, token: Token, learned: Learned) -> _House:
+    """Wire the rooms together; nothing runs yet."""
     runner = Runner(
         explain=lambda pool_id: Outage(supervisor.explain(pool_id), supervisor.retry_s(pool_id)),
         spare_vram_bytes=lambda replica_id: supervisor.spare_vram_bytes(replica_id),
@@ -75,8 +87,7 @@ async def _run(
     )
     service = Service(config, ADAPTERS, wire.encode_event, runner, tally=registry)
     gate = SlotGate(service.open_slots, service.close_slots)
-    reckoner = Reckoner(ADAPTERS, learned)
-    guard = Guard(engines_folder(os.environ))
+    guard, reckoner = Guard(engines_folder(os.environ)), Reckoner(ADAPTERS, learned)
     supervisor: Supervisor = Supervisor(
         config, ADAPTERS, gate, NvmlReader().read, reckoner, guard=guard
     )
@@ -85,35 +96,40 @@ async def _run(
         *(service, config.pools, supervisor.statuses, supervisor.incidents),
         *(supervisor.devices, lambda: supervisor.snapshot.reason),
         Meters(
-            registry,
-            Collector(registry),
-            lambda device: supervisor.snapshot.find(device),
-            cpu_watch.use_of,
+            *(registry, Collector(registry)),
+            *(lambda device: supervisor.snapshot.find(device), cpu_watch.use_of),
         ),
     )
     logins = RefusedLogins(asyncio.get_running_loop())
     door = Door(context, token.value, logins.note)
     server = HttpServer(door, limits_from(config.server))
+    return _House(service, supervisor, guard, cpu_watch, logins, server)
 
-    listen = await server.start(config.server.listen)
+
+async def _run(
+    config: Config, token: Token, learned: Learned, stop: asyncio.Event, hurry: asyncio.Event
+) -> None:
+    house = _build(config, token, learned)
+    listen = await house.server.start(config.server.listen)
     _log_start(config, token, str(listen))
-    guard.start()
-    await _until(stop, supervisor.start())
-    cpu_watch.start()
+    house.guard.start()
+    await _until(stop, house.supervisor.start())
+    house.cpu_watch.start()
     await stop.wait()
 
     log.info("stopping")
+    service, supervisor = house.service, house.supervisor
     service.stop_admission()
     await _until(hurry, service.finish_tasks(config.server.stop_grace_s))
     await service.end_tasks()
-    await server.stop(_CONNECTION_GRACE_S)
-    logins.close()
+    await house.server.stop(_CONNECTION_GRACE_S)
+    house.logins.close()
     stopping = asyncio.create_task(supervisor.stop(), name="stop replicas")
     await _until(hurry, asyncio.shield(stopping))
     supervisor.hurry()
     await stopping
-    cpu_watch.stop()
-    await guard.stop()
+    house.cpu_watch.stop()
+    await house.guard.stop()
     await learned.close()
     log.info("stopped")
 

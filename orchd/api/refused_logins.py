@@ -7,7 +7,7 @@ import logging
 
 from orchd.http1.messages import Head
 from orchd.logs.repeats import Repeats
-from orchd.logs.tally import SPAN_S
+from orchd.logs.throttle import SPAN_S
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from orchd.logs.tally import Tally
+from orchd.logs.throttle import Throttle
 
 
 class Repeats:
@@ -18,14 +18,14 @@ class Repeats:
     def __init__(self, loop: asyncio.AbstractEventLoop, tell: Callable[[int], None]) -> None:
         self._loop = loop
         self._tell = tell
-        self._tally = Tally()
+        self._throttle = Throttle()
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
     def note(self) -> None:
         """It has happened again."""
-        self._tell_of(self._tally.note(self._loop.time()))
-        due_s = self._tally.due_s
+        self._tell_of(self._throttle.note(self._loop.time()))
+        due_s = self._throttle.due_s
         if due_s is not None and self._timer is None and not self._is_closed:
             self._timer = self._loop.call_later(due_s - self._loop.time(), self._on_due)
 
@@ -35,11 +35,11 @@ class Repeats:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._tell_of(self._tally.take_rest(self._loop.time()))
+        self._tell_of(self._throttle.take_rest(self._loop.time()))
 
     def _on_due(self) -> None:
         self._timer = None
-        self._tell_of(self._tally.take_rest(self._loop.time()))
+        self._tell_of(self._throttle.take_rest(self._loop.time()))
 
     def _tell_of(self, count: int) -> None:
         if count:

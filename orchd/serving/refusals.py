@@ -8,7 +8,7 @@ from functools import partial
 
 from orchd.errors import Code
 from orchd.logs.repeats import Repeats
-from orchd.logs.tally import SPAN_S
+from orchd.logs.throttle import SPAN_S
 
 log = logging.getLogger(__name__)
 

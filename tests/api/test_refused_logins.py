@@ -11,7 +11,7 @@ import pytest
 from orchd.api.door import Door
 from orchd.api.refused_logins import RefusedLogins
 from orchd.http1.messages import Accepted, Head
-from orchd.logs.tally import SPAN_S
+from orchd.logs.throttle import SPAN_S
 from tests.fakes.house import FakeReplica, FakeService, build_context
 from tests.fakes.loop import FakeLoop
 

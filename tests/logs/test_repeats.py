@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from orchd.logs.repeats import Repeats
-from orchd.logs.tally import SPAN_S
+from orchd.logs.throttle import SPAN_S
 from tests.fakes.loop import FakeLoop
 
 

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from orchd.errors import Code
-from orchd.logs.tally import SPAN_S
+from orchd.logs.throttle import SPAN_S
 from orchd.serving.refusals import Refusals
 from tests.fakes.loop import FakeLoop
 

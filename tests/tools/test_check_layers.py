@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from check_layers import PURE_STDLIB, ROOMS, check_tree
+from check_layers import PURE_STDLIB, check_tree
+from rooms import ROOMS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

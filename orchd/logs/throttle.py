@@ -6,7 +6,7 @@ SPAN_S = 10.0
 """Whoever retries in a loop gets one line of the log for each of these."""
 
 
-class Tally:
+class Throttle:
     """One kind of event; ``span_s`` is the least time between two tellings."""
 
     def __init__(self, span_s: float = SPAN_S) -> None:

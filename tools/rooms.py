@@ -1,0 +1,127 @@
+"""The rooms of orchd/: which modules are pure, and who may import whom.
+
+The table is the rule and its documentation; ``check_layers`` applies it. A new module gets its row
+here, on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """One entry right under orchd/: its modules by kind, and what they may import from outside."""
+
+    pure: tuple[str, ...] = ()
+    """Decide, and do nothing else: only pure modules, and PURE_STDLIB of ``check_layers``."""
+    shells: tuple[str, ...] = ()
+    """Do the IO."""
+    alone: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Run in processes of their own and import nothing of orchd but each other; each with its
+    third parties."""
+    imports: tuple[str, ...] = ()
+    """Rooms that every module here may import; its own room always."""
+    imports_pure_of: tuple[str, ...] = ()
+    """Rooms of which only the pure modules may be imported."""
+    shells_import: tuple[str, ...] = ()
+    """Rooms that only the shells here may import."""
+    third_party: tuple[str, ...] = ()
+    """Distributions' modules that may be imported here; in pure modules PURE_THIRD_PARTY only."""
+
+
+ROOMS: dict[str, Room] = {
+    # orchd/__init__.py holds the version and nothing else; every shell may read it.
+    "__init__": Room(shells=("__init__",)),
+    "errors": Room(pure=("errors",)),
+    "logs": Room(
+        pure=("line", "throttle"),
+        shells=("writer", "start", "repeats"),
+        imports=("errors",),
+        third_party=("orjson",),
+    ),
+    "config": Room(
+        pure=("model", "validate", "listen", "marks", "shape", "wording"),
+        shells=("load", "token", "places"),
+        imports=("errors",),
+    ),
+    "http1": Room(
+        pure=(
+            *("messages", "router", "auth", "sse", "limits", "intake", "chunks", "parser"),
+            *("exchange", "outgoing", "deadlines"),
+        ),
+        shells=("connection", "pump", "watch", "date", "peer", "server", "unix_socket"),
+        imports=("errors", "config"),
+        third_party=("h11", "orjson"),
+    ),
+    "engines": Room(
+        pure=("adapter", "llamacpp", "llamacpp_memory", "event_stream", "registry"),
+        shells=("client",),
+        alone={"embedded_llamacpp": ("xllamacpp",)},
+        imports=("errors", "config"),
+        third_party=("h11", "orjson"),
+    ),
+    "serving": Room(
+        pure=(
+            *("task", "queue", "dispatch", "pace", "event_log", "retention", "pool_choice"),
+            *("entry", "account", "core", "todo", "world", "progress", "tally"),
+        ),
+        shells=(
+            *("relay", "service", "slot_watch", "stall_watch", "aftermath", "pool", "register"),
+            "refusals",
+        ),
+        imports=("engines", "errors", "config"),
+        shells_import=("logs",),
+        third_party=("orjson",),
+    ),
+    "runner": Room(
+        pure=(
+            *("lifecycle", "restart", "output", "environment", "status", "slot_gate"),
+            *("exit_status", "incident", "history", "load_progress"),
+            *("snapshot", "allowed", "placement", "ledger", "room"),
+            *("footprint", "reckoning", "model_facts", "gguf", "gguf_cursor", "tensor_types"),
+            *("remembered",),
+        ),
+        shells=(
+            *("devices", "nvml", "host_memory", "resources", "returns", "turns"),
+            *("ports", "process", "launch", "readiness", "replica", "retry", "supervisor"),
+            *("attempt", "listener", "process_tree"),
+            *("executable", "slow_call", "reckoner", "model_file", "learned", "guard"),
+        ),
+        alone={"tether": (), "guardian": (), "sweep": (), "engine_record": (), "remains": ()},
+        imports=("engines", "errors", "config"),
+        third_party=("orjson", "pynvml"),
+    ),
+    "api": Room(
+        pure=("wire", "task_body", "content"),
+        shells=("routes", "door", "context", "tasks", "health", "metrics", "refused_logins"),
+        imports=("http1", "serving", "errors", "config"),
+        imports_pure_of=("engines",),
+        shells_import=("logs", "metrics"),
+        third_party=("orjson",),
+    ),
+    "metrics": Room(
+        pure=("catalog", "exposition", "registry", "collector"),
+        shells=("cpu_watch",),
+        imports=("errors", "config"),
+    ),
+    "descriptors": Room(shells=("descriptors",), imports=("config",)),
+    "daemon": Room(
+        shells=("daemon",),
+        imports=(
+            *("descriptors", "api", "http1", "serving", "runner", "engines", "metrics"),
+            *("errors", "config"),
+        ),
+        third_party=("uvloop",),
+    ),
+    # The other composition root: it says what the daemon would do.
+    "check": Room(shells=("check",), imports=("runner", "engines", "errors", "config")),
+    # A client of the daemon over HTTP, so it knows nothing of the daemon's insides.
+    "ask": Room(shells=("ask",), imports=("errors", "config")),
+    "cli": Room(
+        shells=("cli",),
+        imports=("daemon", "check", "ask", "engines", "logs", "errors", "config"),
+    ),
+    "__main__": Room(shells=("__main__",), imports=("cli",)),
+}

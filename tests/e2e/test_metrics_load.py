@@ -31,11 +31,12 @@ from tests.fakes.daemon import (
     write_config,
 )
 from tests.fakes.gate import Gate, gate_in
-from tests.scrapes import scrape, scrape_on
+from tests.scrapes import Page, scrape, scrape_on
 
 ROOT = Path(__file__).parents[2]
 STREAMS = 32
 SCRAPES = 1000
+ROUNDS = 3
 WARM_UP = 100
 TOKENS = 3 * SCRAPES // STREAMS + 10
 """More than a stream is let through while it is scraped: none of them ends before."""
@@ -83,27 +84,38 @@ def test_a_thousand_scrapes_during_32_streams(fake_daemon: RunningDaemon, gates:
     first = scrape(fake_daemon)
     control_bytes = stream_along(fake_daemon, gates, look_at_health)
     before = scrape(fake_daemon)
-    enqueued = before.total("tasks_enqueued_total") + STREAMS
+    assert gained(first, before) == STREAMS * TOKENS
 
-    seen = 0
+    def scrape_along() -> int:
+        """A thousand scrapes beside 32 streams; the memory that they took."""
+        before, seen = scrape(fake_daemon), 0
 
-    def look() -> None:
-        nonlocal seen
-        page = scrape_on(client)
-        seen += 1
-        if seen % 20 == 0:  # to read a page takes longer than to write one
-            assert page.total("tasks_enqueued_total") == enqueued
-            assert page.total("tokens_out_total") == before.total("tokens_out_total")
+        def look() -> None:
+            nonlocal seen
+            page = scrape_on(client)
+            seen += 1
+            if seen % 20 == 0:  # to read a page takes longer than to write one
+                enqueued = before.total("tasks_enqueued_total") + STREAMS
+                assert page.total("tasks_enqueued_total") == enqueued
+                assert gained(before, page) == 0
 
+        grown_bytes = stream_along(fake_daemon, gates, look)
+        after = scrape(fake_daemon)
+        assert gained(before, after) == STREAMS * TOKENS
+        assert len(after.text) < len(first.text) + 100, "a page grows with what was served"
+        return grown_bytes
+
+    grown_bytes: list[int] = []
     with contextlib.closing(client):
-        scraped_bytes = stream_along(fake_daemon, gates, look)
-    after = scrape(fake_daemon)
-    for earlier, later in ((first, before), (before, after)):
-        gained = later.total("tokens_out_total") - earlier.total("tokens_out_total")
-        assert gained == STREAMS * TOKENS
-    assert len(after.text) < len(first.text) + 100, "a page grows with what was served"
-    print(f"grew by {control_bytes} bytes without scrapes, by {scraped_bytes} with them")
-    assert scraped_bytes - control_bytes < GROWTH_BYTES
+        # An allocator fills its hoard once; what is kept of a page is kept of each.
+        while not grown_bytes or grown_bytes[-1] - control_bytes >= GROWTH_BYTES:
+            assert len(grown_bytes) < ROUNDS, f"{grown_bytes} with scrapes, {control_bytes} without"
+            grown_bytes.append(scrape_along())
+    print(f"grew by {control_bytes} bytes without scrapes, by {grown_bytes} with them")
+
+
+def gained(earlier: Page, later: Page) -> float:
+    return later.total("tokens_out_total") - earlier.total("tokens_out_total")
 
 
 # -- a real Prometheus -----------------------------------------------------------------------------

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-import jsonschema
 import openapi_spec_validator
 import orjson
 import pytest
-import yaml
 
 from orchd.api import task_body, wire
 from orchd.api.routes import ROUTES
@@ -18,9 +15,9 @@ from orchd.engines.adapter import Generation
 from orchd.errors import ClientError, Code
 from orchd.serving.task import Admitted, Ended, Failed, Started, TaskEvent, Token
 from tests.api.test_task_body import BAD, GOOD
+from tests.contracts.documents import read_contract, validator
 
-ROOT = Path(__file__).parents[2]
-CONTRACT: dict[str, Any] = yaml.safe_load((ROOT / "contracts/openapi/data.yaml").read_text())
+CONTRACT = read_contract("data.yaml")
 SCHEMAS = CONTRACT["components"]["schemas"]
 EVENTS: dict[str, TaskEvent] = {
     "started": Started(3, None),
@@ -31,11 +28,7 @@ EVENTS: dict[str, TaskEvent] = {
 
 
 def is_valid(name: str, value: object) -> bool:
-    schema = {"$ref": f"#/components/schemas/{name}", "components": CONTRACT["components"]}
-    validator = jsonschema.Draft202012Validator(
-        schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
-    )
-    return bool(validator.is_valid(value))
+    return bool(validator("data.yaml", name).is_valid(value))
 
 
 def test_it_is_openapi() -> None:

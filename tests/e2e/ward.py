@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.contracts.documents import validator
 from tests.e2e.pool_plan import NEED_MIB, PoolPlan, write_pools
 from tests.e2e.story import Story, read_story
 from tests.fakes.daemon import TIMEOUT_S, TOKEN, RunningDaemon, run_daemon
 from tests.fakes.engines import list_children, list_session
 from tests.fakes.nvml import MIB, FakeNvml, card
 
+HEALTH = validator("control.yaml", "Health")
 QUIET = 10
 """After so many readings without a change a figure counts as settled."""
 
@@ -74,8 +76,11 @@ class Ward:
         return self.read(self.submit(pool_id, prompt, **more))
 
     def health(self) -> dict[str, Any]:
+        """Whatever is going on, it is as the contract says."""
         with self.ask("GET", "/health") as answer:
-            return dict(json.load(answer))
+            told = dict(json.load(answer))
+        HEALTH.validate(told)
+        return told
 
     def pool(self, pool_id: str) -> dict[str, Any]:
         return next(dict(p) for p in self.health()["pools"] if p["pool_id"] == pool_id)

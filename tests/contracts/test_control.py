@@ -1,0 +1,124 @@
+"""The control plane's contract, held to the code that it describes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import openapi_spec_validator
+import pytest
+
+from orchd.api.routes import ROUTES
+from orchd.http1.messages import Head, Request, Response
+from orchd.runner.exit_status import ExitStatus
+from orchd.runner.incident import KEPT, Incident
+from orchd.runner.lifecycle import State
+from orchd.runner.output import TAIL_LINES
+from tests.contracts.documents import FOLDER, read_contract, validator
+from tests.fakes.house import TASK_ID, FakeDevice, FakeReplica, FakeService, build_context
+
+CONTRACT = read_contract("control.yaml")
+HEALTH = validator("control.yaml", "Health")
+SCHEMAS = CONTRACT["components"]["schemas"]
+OPERATIONS = {"/health": "getHealth", "/metrics": "getMetrics"}
+
+DEATH = Incident(
+    ended_at=1_700_000_000.25,
+    replica_id="chat-0",
+    device="GPU-0",
+    pid=4242,
+    cause="was ended by SIGKILL: it said nothing",
+    exit_status=ExitStatus(None, "SIGKILL"),
+    last_lines=("loading",),
+    memory_before_bytes=900,
+    tasks=(TASK_ID,),
+)
+LOST = FakeDevice(None, 1, None, None, None, 0, None, "has fallen off the bus")
+
+
+def ask(path: str, *replicas: FakeReplica, **house: Any) -> Response:
+    (show,) = (route.target for route in ROUTES if route.pattern == path)
+    context = build_context(FakeService(), *replicas, **house)
+    reply = show(context, Request(Head("GET", path, "", ()), {}, b""))
+    assert isinstance(reply, Response)
+    return reply
+
+
+def test_it_is_openapi() -> None:
+    openapi_spec_validator.validate(CONTRACT, base_uri=(FOLDER / "control.yaml").as_uri())
+
+
+def test_it_has_the_routes_that_are_not_of_the_data_plane() -> None:
+    served = {r.pattern: r.method for r in ROUTES if not r.pattern.startswith("/v1/tasks")}
+    told = {path: next(iter(operations)).upper() for path, operations in CONTRACT["paths"].items()}
+    assert told == served
+    assert {path: told["get"]["operationId"] for path, told in CONTRACT["paths"].items()} == (
+        OPERATIONS
+    )
+
+
+def test_its_bounds_and_states_are_those_of_the_code() -> None:
+    assert SCHEMAS["Replica"]["properties"]["state"]["enum"] == list(State)
+    assert SCHEMAS["Pool"]["properties"]["incidents"]["maxItems"] == KEPT
+    assert SCHEMAS["Incident"]["properties"]["last_lines"]["maxItems"] == TAIL_LINES
+
+
+@pytest.mark.parametrize(
+    "replica",
+    [
+        FakeReplica(),
+        FakeReplica("crashed; tries again in 1 s", "backoff", 1, True, device=None, pid=None),
+        FakeReplica(engine_version=None),
+    ],
+    ids=["ready", "backoff", "no version yet"],
+)
+def test_health_is_as_it_says(replica: FakeReplica) -> None:
+    house = {"incidents": (DEATH,), "devices": (FakeDevice(), LOST), "devices_reason": "no driver"}
+    HEALTH.validate(json.loads(ask("/health", replica, **house).body))
+    HEALTH.validate(json.loads(ask("/health").body))
+
+
+def list_keys(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every key of every object."""
+    items = enumerate(value) if isinstance(value, list) else value.items()
+    for key, inner in items:
+        if isinstance(value, dict):
+            yield (*at, key)
+        if isinstance(inner, dict | list):
+            yield from list_keys(inner, (*at, key))
+
+
+def test_a_key_more_or_less_would_be_seen() -> None:
+    shown = json.loads(
+        ask("/health", FakeReplica(), incidents=(DEATH,), devices=(FakeDevice(),)).body
+    )
+    keys = list(list_keys(shown))
+    assert len(keys) > 40
+    for *way, key in keys:
+        less, more = copy.deepcopy(shown), copy.deepcopy(shown)
+        inner_less, inner_more = less, more
+        for step in way:
+            inner_less, inner_more = inner_less[step], inner_more[step]
+        del inner_less[key]
+        inner_more["undocumented"] = 1
+        assert not HEALTH.is_valid(less), (*way, key)
+        assert not HEALTH.is_valid(more), way
+
+
+def test_metrics_are_as_it_says() -> None:
+    reply = ask("/metrics", FakeReplica())
+    (told,) = CONTRACT["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
+    assert (b"content-type", told.encode()) in reply.headers
+    assert (b"cache-control", b"no-store") in reply.headers
+
+
+def test_its_example_is_valid() -> None:
+    answer = CONTRACT["paths"]["/health"]["get"]["responses"]["503"]
+    HEALTH.validate(answer["content"]["application/json"]["example"])
+
+
+@pytest.mark.parametrize("word", ["drain", "artifact", "correlation", "policy_label", "canary"])
+def test_what_the_specification_dropped_is_not_in_it(word: str) -> None:
+    assert word not in json.dumps(CONTRACT).lower()

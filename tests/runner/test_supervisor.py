@@ -262,7 +262,7 @@ def test_a_try_without_a_process_tells_nothing_of_an_earlier_death(
     """It was on another card, and gives that back before the first one has its memory back."""
     pool = gpu_pool(nvml, lag_ms=1000)
     assert pool.binary is not None
-    program = pool.binary
+    program = Path(pool.binary)
 
     async def scenario() -> None:
         async with staged(tmp_path, QUICK, pool=pool, read_gpus=nvml.read) as stage:

@@ -47,6 +47,8 @@ _LAST_EVENT_FIELDS = [
 """Trims the last event, which otherwise repeats the whole prompt and every setting."""
 _LARGEST_COUNT = 2**53
 """Beyond it a figure is garbage, and no JSON number that every reader understands."""
+_WORDS_CHARS = 1000
+"""How much of its words goes on to users, logs and /health: they may be as long as an answer."""
 _NOT_OURS = (401, 403)
 """Ours takes our key; whoever does not has taken its port."""
 _NOT_NOW = (408, 425, 429)
@@ -121,7 +123,7 @@ class LlamaCpp:
     def read_identity(self, body: bytes) -> Identity:
         match _parse(body):
             case {"model_path": str(model), "build_info": str(build)}:
-                return Identity(model, build)
+                return Identity(model, build[:_WORDS_CHARS])
             case {"model_path": str(model)}:
                 return Identity(model, "unknown")
             case _:
@@ -274,7 +276,7 @@ def _read_error(said: dict[str, Any]) -> Refused:
 def _error_message(said: object, default: str) -> str:
     match said:
         case {"error": {"message": str(message)}}:
-            return message
+            return message[:_WORDS_CHARS]
         case _:
             return default
 

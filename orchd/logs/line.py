@@ -20,7 +20,7 @@ Field = str | int | float | bool | None
 
 # C0, DEL and C1 steer terminals; a lone surrogate has no UTF-8; the rest are line ends of their
 # own, or change the order in which a line is shown.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _TRACE_MARK: Final = "| "
 

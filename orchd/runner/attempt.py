@@ -18,14 +18,14 @@ from orchd.runner.exit_status import ExitStatus
 from orchd.runner.guard import Guard
 from orchd.runner.incident import Incident, describe_death
 from orchd.runner.launch import launch_engine
-from orchd.runner.listener import is_own, is_strange
+from orchd.runner.listener import is_strange
 from orchd.runner.load_progress import Signs
 from orchd.runner.output import EngineOutput
 from orchd.runner.ports import HOST
 from orchd.runner.process import EngineProcess, Watcher
 from orchd.runner.process_tree import read_resident_bytes
 from orchd.runner.readiness import Candidate, prove_ready
-from orchd.runner.resources import Lease, Resources
+from orchd.runner.resources import Lease, OnReturned, Resources
 from orchd.runner.slow_call import SlowCall
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class Attempt:
         self._process: EngineProcess
         self._process, self.version = launch_engine(adapter, pool, lease, watcher, guard)
         self._is_abandoned = False
+        self._on_returned: OnReturned | None = None
         resources.note_process(lease, self.pid)
         log.info(
             "started an engine pool=%s replica=%s device=%s pid=%d port=%d",
@@ -101,9 +102,10 @@ class Attempt:
             memory_before_bytes=self._resources.used_bytes(self.lease.device),
         )
 
-    def abandon(self) -> None:
+    def abandon(self, on_returned: OnReturned | None) -> None:
         """Let it keep what it holds; that is given back whenever it is gone after all."""
         self._is_abandoned = True
+        self._on_returned = on_returned
         self._resources.abandon(self.lease, self.pid)
 
     def _read_signs(self, health: str) -> Signs:
@@ -112,8 +114,6 @@ class Attempt:
         return Signs(health, self._output.size_bytes, host_bytes, device_bytes)
 
     async def _is_strange(self) -> bool:
-        if is_own(self.lease.port, self.pid):
-            return False
         search = SlowCall("find a listener", partial(is_strange, self.lease.port, self.pid))
         try:
             return await search.answer(_SEARCH_TIMEOUT_S)
@@ -128,7 +128,7 @@ class Attempt:
         if self._is_abandoned:
             replica_id = self.endpoint.replica_id
             log.warning("is gone after all pid=%d replica=%s", self.pid, replica_id)
-            self._resources.give_back(self.lease)
+            self._resources.give_back(self.lease, self._on_returned)
         else:
             self._on_exit(exit_status)
 

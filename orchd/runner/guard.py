@@ -39,6 +39,8 @@ _GUARDIAN = str(Path(__file__).with_name("guardian.py"))
 _INHERITED = ("LD_LIBRARY_PATH",)
 _READ_BYTES = 64 * 1024
 _LINE_CHARS = 500
+_REAP_S = 0.5
+"""From its SIGKILL, or from the end of its output, to its end: a moment, but for a hung disk."""
 
 
 def engines_folder(environ: Mapping[str, str]) -> Path | None:
@@ -100,13 +102,20 @@ class _Guardian:
         """What it takes for the end of the daemon: it goes, too."""
         self.pipe.close()
 
-    def close(self) -> str:
-        """Reap it, and end it where it has not gone; how it ended, in words."""
+    def let_go(self) -> None:
+        """Hang up and listen no more; what it has to end still, it ends."""
         self.hang_up()
-        self._popen.kill()
         self._loop.remove_reader(self._output.fileno())
         self._output.close()
-        return f"ended with code {self._popen.wait()}"
+
+    def reap(self) -> str:
+        """End it where it has not gone; how it ended, in words."""
+        self._popen.kill()
+        try:
+            return f"ended with code {self._popen.wait(_REAP_S)}"
+        except subprocess.TimeoutExpired:
+            # A thread of it waits inside the kernel, for a disk.
+            return "cannot be killed"
 
     def _read(self) -> None:
         try:
@@ -170,9 +179,9 @@ class Guard:
             return
         self._is_stopping.set()
         self._end_sweep()
-        if self._guardian is not None:
-            self._guardian.hang_up()
-            self._guardian = None
+        guardian, self._guardian = self._guardian, None
+        if guardian is not None:
+            guardian.hang_up()
         await asyncio.wait([self._running], timeout=self._stop_timeout_s)
         if not self._running.done():
             log.warning(
@@ -181,6 +190,8 @@ class Guard:
             )
             self._running.cancel()
             await asyncio.wait([self._running])
+            if guardian is not None:
+                guardian.reap()
 
     # -- what an engine's process tells --------------------------------------------------------
 
@@ -243,9 +254,10 @@ class Guard:
                     guardian.tell(f"ended {pid}")
             await guardian.is_gone.wait()
         finally:
+            # Not killed: where the loop ends without a ``stop``, all is left to it.
             self._guardian = None
-            how = guardian.close()
-        return how
+            guardian.let_go()
+        return guardian.reap()
 
     def _give_up(self) -> None:
         log.warning(

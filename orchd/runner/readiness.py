@@ -20,6 +20,8 @@ from orchd.runner.load_progress import LoadProgress, Signs
 
 _PROBE_INTERVAL_S = 0.1
 _PROBE_TIMEOUT_S = 5.0
+_NAME_CHARS = 1000
+"""How much of a strange model's name is told: it may be as long as an answer."""
 _FIRST_TOKEN = Generation(prompt="Hello", max_tokens=1, sampling={"temperature": 0})
 
 
@@ -91,7 +93,7 @@ async def _identify(candidate: Candidate) -> Identity:
         raise EngineError(f"answered HTTP {answer.status} when asked who it is")
     identity = candidate.adapter.read_identity(answer.body)
     if identity.model != candidate.pool.model:
-        raise EngineError(f"answers for another model, {identity.model}")
+        raise EngineError(f"answers for another model, {identity.model[:_NAME_CHARS]}")
     return identity
 
 

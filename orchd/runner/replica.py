@@ -102,7 +102,8 @@ class Replica:
         self._history.forget_failure()
         if self._state is not State.DOWN:
             self._post(Event.STOP)
-        while self._state is not State.DOWN:
+        # Not until it is seen to be DOWN: wanted again, it stays so for this one loop turn only.
+        if self._state is not State.DOWN:
             await self._is_down.wait()
 
     def report_stuck(self, reason: str) -> None:
@@ -255,11 +256,11 @@ class Replica:
 
     def _give_back(self) -> None:
         self._resources.give_back(self._held_lease(), self._on_returned)
-        self._lease = self._attempt = None
+        self._lease = self._attempt = self._on_returned = None
 
     def _abandon(self) -> None:
-        self._held_attempt().abandon()
-        self._lease = self._attempt = None
+        self._held_attempt().abandon(self._on_returned)
+        self._lease = self._attempt = self._on_returned = None
 
     def _decide_next(self) -> None:
         following = lifecycle.decide_next(

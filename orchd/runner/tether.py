@@ -47,7 +47,10 @@ def tell_guardian(pipe: int) -> None:
             os.write(pipe, line.encode())
         except BlockingIOError:
             # The daemon does not wait for the guardian, so the pipe does not; we have the time.
-            select.select([], [pipe], [])
+            # select(2) would end at 1024 descriptors, of which the daemon may have far more.
+            poll = select.poll()
+            poll.register(pipe, select.POLLOUT)
+            poll.poll()
             continue
         except BrokenPipeError:
             pass

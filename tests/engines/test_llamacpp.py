@@ -372,6 +372,18 @@ def test_probes() -> None:
             adapter.read_identity(body)
 
 
+def test_of_what_an_engine_says_of_itself_only_so_much_is_told() -> None:
+    words = b"x" * 1_000_000
+    adapter = LlamaCpp()
+    refused = adapter.read_refusal(400, b'{"error":{"message":"%s"}}' % words)
+    assert refused == Refused("x" * 1000)
+    with pytest.raises(EngineError) as caught:
+        adapter.read_refusal(500, b'{"error":{"message":"%s"}}' % words)
+    assert len(str(caught.value)) < 1100
+    told = adapter.read_identity(b'{"model_path":"/m","build_info":"%s"}' % words)
+    assert told == Identity("/m", "x" * 1000)
+
+
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [

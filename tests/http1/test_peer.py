@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,29 @@ def test_the_account_behind_a_unix_socket(drive: Drive[Any], tmp_path: Path) -> 
     async def scenario() -> None:
         uid = f"uid:{os.getuid()}"
         assert await peers(UnixListen(str(tmp_path / "orchd.sock"))) == [uid, uid]
+
+    drive(scenario())
+
+
+def test_an_address_that_has_hung_up_already_is_no_account(drive: Drive[Any]) -> None:
+    """The system tells no address of it any more, and for the account a number that is none."""
+    heard: list[str] = []
+
+    class Listening(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            heard.append(describe_peer(transport))
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Listening, "127.0.0.1", 0)
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.connect(server.sockets[0].getsockname())
+        while not heard:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+        server.close()
+        await server.wait_closed()
+        assert heard == ["unknown"]
 
     drive(scenario())
 

@@ -123,3 +123,8 @@ def test_fields_are_what_the_template_has_keys_for(
 @given(TEXT)
 def test_no_argument_forges_a_field(text: str) -> None:
     assert read_fields("failed pool=%s: %s", ("chat", f"task=1 {text}")) == {"pool": "chat"}
+
+
+def test_an_arabic_letter_mark_turns_nothing() -> None:
+    assert write_journal(event("a\u061cb")).endswith(b": a\\u061cb\n")
+    assert b"\\u061c" in write_json(event("a\u061cb"), STAMP)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -79,6 +81,11 @@ def halt(child: int) -> None:
     os.waitid(os.P_PID, child, os.WSTOPPED)
 
 
+def reap(child: int) -> int:
+    """Wait for its end; its wait status."""
+    return os.waitpid(child, 0)[1]
+
+
 def sessions_in(folder: Path) -> set[int]:
     """The engines on record."""
     (path,) = folder.glob("*.json")
@@ -142,6 +149,31 @@ def test_when_the_daemon_is_gone_so_are_its_engines(drive: Drive[None], tmp_path
                 await until(lambda: bool(engine.exits))
 
     drive(scenario())
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_a_loop_that_ends_without_a_stop_leaves_it_to_the_guardian(
+    drive: Drive[None], tmp_path: Path
+) -> None:
+    """What comes of a bug in the daemon: whoever runs the loop cancels every task."""
+
+    async def scenario() -> None:
+        guard = Guard(tmp_path, QUICK)
+        guard.start()
+        await guard.sweep()
+        engine = Engine(guard, COMMAND)
+        with contextlib.closing(await engine.become_a_family()) as family:
+            await until(lambda: sessions_in(tmp_path) == {engine.process.pid})
+            guardian_pid = guardian_of(tmp_path)
+            (running,) = (task for task in asyncio.all_tasks() if task.get_name() == "guard")
+            running.cancel()
+            await until(lambda: family.alive() == set())
+            assert reap(guardian_pid) == 0, "it was not killed"
+            await until(lambda: bool(engine.exits))
+
+    drive(scenario())
+    assert list_names(tmp_path) == []
+    gc.collect()  # now, while the warning of a process that nobody reaped is expected
 
 
 def test_an_engine_inherits_no_descriptor_of_ours(drive: Drive[None], tmp_path: Path) -> None:

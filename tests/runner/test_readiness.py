@@ -127,6 +127,11 @@ def test_another_program_on_the_port_is_not_even_asked(drive: Drive[str]) -> Non
         ("/props", plain(b"<html>"), "sent what is not JSON"),
         ("/props", plain(b"[]"), "answered /props without a model_path"),
         ("/props", plain(b'{"model_path":"/o"}'), "answers for another model, /o"),
+        (
+            "/props",
+            plain(b'{"model_path":"%s"}' % (b"o" * 2000)),
+            "answers for another model, o{1000}$",
+        ),
         ("/props", plain(b"{}", b"401 No"), "answered HTTP 401 when asked who it is"),
         ("/props", b"SSH-2.0-OpenSSH\r\n\r\n", "does not answer in HTTP"),
         ("/completion", plain(b"{}", b"500 No"), "answered HTTP 500"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,23 @@ import pytest
 from orchd.engines.adapter import Endpoint
 from orchd.engines.client import exchange
 from orchd.engines.llamacpp import LlamaCpp
+from orchd.runner.allowed import CPU
+from orchd.runner.attempt import Attempt
+from orchd.runner.devices import DeviceMonitor
 from orchd.runner.exit_status import ExitStatus
+from orchd.runner.guard import Guard
+from orchd.runner.incident import IncidentLog
 from orchd.runner.lifecycle import State
+from orchd.runner.placement import ReplicaPlan
 from orchd.runner.ports import HOST
+from orchd.runner.replica import Replica
+from orchd.runner.resources import Resources
 from orchd.runner.restart import RestartPolicy, Timing
+from orchd.runner.slot_gate import SlotGate
 from tests.conftest import Drive
 from tests.fakes.engines import install_engine, list_session, write_model
 from tests.runner.pools import make_pool
-from tests.runner.stage import PATIENT, QUICK, staged, until
+from tests.runner.stage import PATIENT, QUICK, RememberingReckoner, see_no_gpu, staged, until
 
 # -- up ----------------------------------------------------------------------------------------
 
@@ -366,6 +376,34 @@ def test_a_stop_twice_at_once_is_one(drive: Drive[None], tmp_path: Path) -> None
         async with staged(tmp_path) as stage:
             await stage.reach(State.READY)
             await asyncio.gather(stage.supervisor.stop(), stage.supervisor.stop())
+
+    drive(scenario())
+
+
+def test_who_waits_for_its_stop_is_told_of_it_though_it_is_wanted_again_meanwhile(
+    drive: Drive[None], tmp_path: Path
+) -> None:
+    pool = make_pool(model=write_model(tmp_path), binary=install_engine(tmp_path))
+    opened: list[Endpoint] = []
+
+    async def scenario() -> None:
+        guard, monitor = Guard(None), DeviceMonitor(see_no_gpu)
+        resources = Resources(monitor, RememberingReckoner(), cpu_replicas=1)
+        gate = SlotGate(lambda _, endpoint, __: opened.append(endpoint), lambda *_: ())
+        start = partial(Attempt, pool, LlamaCpp(), resources, guard)
+        plan = ReplicaPlan("chat-0", (CPU,))
+        replica = Replica(plan, pool, start, resources, gate, QUICK, IncidentLog())
+        replica.want()
+        await until(lambda: len(opened) == 1)
+        stopping = asyncio.create_task(replica.unwant())
+        await asyncio.sleep(0)
+        assert replica.status().state is State.STOPPING
+        replica.want()
+        await until(lambda: len(opened) == 2)
+        assert stopping.done()
+        await replica.unwant()
+        assert resources.is_untouched
+        await until(lambda: len(asyncio.all_tasks()) == 1)
 
     drive(scenario())
 

@@ -252,6 +252,38 @@ def test_a_death_is_recorded_with_the_memory_before_and_after(
     drive(scenario())
 
 
+def forbid_to_run(program: Path) -> None:
+    program.chmod(0)
+
+
+def test_a_try_without_a_process_tells_nothing_of_an_earlier_death(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml
+) -> None:
+    """It was on another card, and gives that back before the first one has its memory back."""
+    pool = gpu_pool(nvml, lag_ms=1000)
+    assert pool.binary is not None
+    program = Path(pool.binary)
+
+    async def scenario() -> None:
+        async with staged(tmp_path, QUICK, pool=pool, read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            (there,) = devices_of(stage)
+            for place, one in enumerate(nvml.cards):
+                if one.uuid != there:
+                    nvml.change(place, used_mib=100)
+            forbid_to_run(program)
+            stage.kill_engine()
+            await until(lambda: "no executable" in (stage.only.reason or ""))
+
+            def after() -> int | None:
+                return stage.supervisor.incidents("chat")[0].memory_after_bytes
+
+            await until(lambda: after() is not None)
+            assert after() == 0
+
+    drive(scenario())
+
+
 @pytest.fixture
 def unkillable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """SIGKILL does nothing, as to a process that waits for its driver; calling it lets it through.
@@ -308,6 +340,8 @@ def test_one_that_cannot_be_killed_keeps_what_it_holds_and_its_card_is_shunned(
             await until(lambda: all(d.reason is None for d in stage.supervisor.devices()))
             await until(lambda: stage.supervisor.devices()[shunned.index].reserved_bytes == 0)
             assert f"is gone after all pid={pid}" in caplog.text
+            (death,) = stage.supervisor.incidents("chat")
+            assert death.memory_after_bytes == 0, "told when it is back after all"
 
     drive(scenario())
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import resource
 import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from orchd.runner import tether
 
@@ -102,8 +107,20 @@ def test_a_guardian_that_is_gone_does_not_keep_the_command_from_running() -> Non
         assert engine.stdout.read() == "up\n"
 
 
-def test_no_command_runs_before_the_guardian_can_be_told() -> None:
-    read_end, write_end = os.pipe()
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("number", [3, 1500])
+@pytest.mark.usefixtures("many_descriptors")
+def test_no_command_runs_before_the_guardian_can_be_told(number: int) -> None:
+    read_end, low_end = os.pipe()
+    write_end = fcntl.fcntl(low_end, fcntl.F_DUPFD_CLOEXEC, number)
+    os.close(low_end)
     os.set_blocking(write_end, False)
     with contextlib.suppress(BlockingIOError):
         while True:

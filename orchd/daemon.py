@@ -33,6 +33,7 @@ from orchd.runner.allowed import CPU
 from orchd.runner.guard import Guard, engines_folder
 from orchd.runner.learned import Learned, footprints_file
 from orchd.runner.nvml import NvmlReader
+from orchd.runner.process_tree import list_tree
 from orchd.runner.reckoner import Reckoner
 from orchd.runner.slot_gate import SlotGate
 from orchd.runner.supervisor import Supervisor
@@ -91,7 +92,7 @@ def _build(config: Config, token: Token, learned: Learned) -> _House:
     supervisor: Supervisor = Supervisor(
         config, ADAPTERS, gate, NvmlReader().read, reckoner, guard=guard
     )
-    cpu_watch = CpuWatch(lambda: _list_pids_on_cpu(config, supervisor))
+    cpu_watch = CpuWatch(lambda: _list_pids_on_cpu(config, supervisor), list_tree)
     context = Context(
         *(service, config.pools, supervisor.statuses, supervisor.incidents),
         *(supervisor.devices, lambda: supervisor.snapshot.reason),

@@ -80,7 +80,7 @@ GPU_UTILIZATION = Series(
     "gpu_utilization",
     "gauge",
     "Share of the time, 0 to 1, in which the replica's GPU was at work for anyone, as last sampled."
-    " On the cpu: the share of all its cores that the replica's process took of late.",
+    " On the cpu: the share of all its cores that the replica's processes took of late.",
     _DEVICE,
 )
 VRAM_USED = Series(
@@ -88,7 +88,7 @@ VRAM_USED = Series(
     "gauge",
     "Bytes of the GPU's memory that the replica's own processes hold, as last sampled; where the"
     " driver does not tell that, bytes in use on the whole GPU. On the cpu: resident memory of the"
-    " replica's process.",
+    " replica's processes.",
     _DEVICE,
 )
 MODEL_STATE = Series(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -30,6 +31,8 @@ from orchd.runner.slow_call import SlowCall
 
 log = logging.getLogger(__name__)
 
+_MEASURE_INTERVAL_S = 1.0
+"""How often its memory is read: that takes milliseconds for hundreds of threads (measured)."""
 _SEARCH_TIMEOUT_S = 10.0
 """How long the search for a port's holder may take: every descriptor of this user is looked at."""
 
@@ -59,6 +62,7 @@ class Attempt:
         watcher = Watcher(self._hear, self._see_exit)
         self._process: EngineProcess
         self._process, self.version = launch_engine(adapter, pool, lease, watcher, guard)
+        self._host_bytes, self._measured_s = 0, -math.inf
         self._is_abandoned = False
         self._on_returned: OnReturned | None = None
         resources.note_process(lease, self.pid)
@@ -109,9 +113,11 @@ class Attempt:
         self._resources.abandon(self.lease, self.pid)
 
     def _read_signs(self, health: str) -> Signs:
-        host_bytes = read_resident_bytes(self.pid)
+        now_s = self._loop.time()
+        if now_s - self._measured_s >= _MEASURE_INTERVAL_S:
+            self._host_bytes, self._measured_s = read_resident_bytes(self.pid), now_s
         device_bytes = self._resources.seen_bytes(self.lease)
-        return Signs(health, self._output.size_bytes, host_bytes, device_bytes)
+        return Signs(health, self._output.size_bytes, self._host_bytes, device_bytes)
 
     async def _is_strange(self) -> bool:
         search = SlowCall("find a listener", partial(is_strange, self.lease.port, self.pid))

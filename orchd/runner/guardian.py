@@ -25,7 +25,7 @@ if __name__ == "__main__":
     sys.path.append(str(Path(__file__).parents[2]))
 
 from orchd.runner.engine_record import Name, make_record, write_record
-from orchd.runner.remains import find_remains, kill_all
+from orchd.runner.remains import find_members, find_remains, kill_all
 from orchd.runner.sweep import sweep
 
 _KILL_S = 5.0
@@ -110,6 +110,7 @@ class Guardian:
                 self._hear(line)
             self._keeper.note()
         starts, mark = self._starts, self._mark
+        kill_all(lambda: find_members(starts), _KILL_S)
         if kill_all(lambda: find_remains(starts, mark, is_fresh=True), _KILL_S)[1]:
             starts.clear()
         self._keeper.close()

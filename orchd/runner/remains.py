@@ -60,6 +60,23 @@ def _has_mark(pid: int, mark: bytes) -> bool:
     return b"\0" + _VARIABLE + mark in b"\0" + environ
 
 
+def find_members(sessions: Mapping[int, int]) -> list[Process]:
+    """What lives of these sessions (number → start of the leader), told of by a daemon just now.
+
+    Nothing is read that waits for another process: an environment can, for one that hangs in a
+    driver.
+    """
+    there = _list_processes()
+    starts = {process.pid: process.start for process in there}
+    return [
+        process
+        for process in there
+        if process.is_alive
+        and (leader_start := sessions.get(process.session)) is not None
+        and starts.get(process.session, leader_start) == leader_start
+    ]
+
+
 def find_remains(sessions: Mapping[int, int], mark: bytes, *, is_fresh: bool) -> list[Process]:
     """What lives of these sessions (number → start of the leader) or bears the mark.
 
@@ -67,8 +84,7 @@ def find_remains(sessions: Mapping[int, int], mark: bytes, *, is_fresh: bool) ->
     since have become that of somebody's background service. So unless the sessions were told of by
     a daemon that lived just now (fresh), one without its leader needs a member with the mark.
     """
-    numbers = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    there = [process for pid in numbers if (process := read_process(pid)) is not None]
+    there = _list_processes()
     starts = {process.pid: process.start for process in there}
     marked = {p.pid for p in there if p.is_alive and _has_mark(p.pid, mark)}
     proven = {p.session for p in there if p.pid in marked}
@@ -78,6 +94,11 @@ def find_remains(sessions: Mapping[int, int], mark: bytes, *, is_fresh: bool) ->
         if starts.get(number, start) == start and (is_fresh or number in starts or number in proven)
     }
     return [p for p in there if p.is_alive and (p.session in ours or p.pid in marked)]
+
+
+def _list_processes() -> list[Process]:
+    numbers = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return [process for pid in numbers if (process := read_process(pid)) is not None]
 
 
 def kill(process: Process) -> None:

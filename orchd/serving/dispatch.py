@@ -65,9 +65,10 @@ class Slots:
         match outcome:
             case Broken(reason):
                 self.breaks, self.last_break = self.breaks + 1, reason
-            case Done() | Refused():
+            case Done() | Refused(is_busy=False):
                 self.breaks = 0
-            case Stalled() | Bug():  # the one is judged by itself, the other says nothing of it
+            case Stalled() | Bug() | Refused():
+                # The first is judged by itself, the others say nothing of it.
                 pass
             case _:
                 assert_never(outcome)

@@ -29,11 +29,15 @@ class Progress:
     token_s: float | None = None
     """When its last token came. Whoever hears one writes it here and does no more."""
     _read_tokens: int = -1
+    _total_tokens: int | None = None
+    """As it was told first: a prompt does not grow while it is read."""
     _has_prompt_left: bool = True
 
     def note_prompt(self, told: PromptProgress, now_s: float) -> None:
         """The engine has told how far it has read the prompt."""
-        if told.read_tokens > self._read_tokens:
+        if self._total_tokens is None:
+            self._total_tokens = told.total_tokens
+        if self._read_tokens < told.read_tokens <= self._total_tokens:
             self._read_tokens = told.read_tokens
             self._has_prompt_left = told.read_tokens < told.total_tokens
             self._prompt_s = self._reading.progress_s = now_s

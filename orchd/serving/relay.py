@@ -22,6 +22,10 @@ from orchd.engines.client import Receiver, exchange
 from orchd.errors import EngineError
 from orchd.serving.task import Broken
 
+_UNSAID_PER_EVENT, _UNSAID_MORE = 4, 64
+"""How much may come without a text: several pieces for a token (a tool call's name and arguments),
+and some around the answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:
@@ -43,10 +47,11 @@ async def relay(
     """Run one generation to its end. Cancel it to stop the engine's work on it."""
     parser = adapter.new_parser(generation)
     events_left = max_events(pool, generation)
+    unsaid_left = _UNSAID_PER_EVENT * events_left + _UNSAID_MORE
     last: Done | Refused | None = None
 
     def on_body(chunk: bytes) -> bool:
-        nonlocal events_left, last
+        nonlocal events_left, unsaid_left, last
         for event in parser.feed(chunk):
             match event:
                 case Text():
@@ -55,6 +60,11 @@ async def relay(
                         raise EngineError("goes on beyond the tokens that it was asked for")
                     listener.on_text(event.text)
                 case Unsaid():
+                    unsaid_left -= 1
+                    if unsaid_left < 0:
+                        raise EngineError(
+                            "goes on without a word, beyond all that it was asked for"
+                        )
                     listener.on_unsaid()
                 case PromptProgress():
                     listener.on_prompt(event)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchd.metrics.cpu_watch import CpuUse, CpuWatch, ProcessTimes, read_clock, read_process
+from orchd.metrics.cpu_watch import CpuUse, CpuWatch, ProcessTimes, read_clock, read_times
 from tests.conftest import Drive
 
 CORES = len(os.sched_getaffinity(0))
@@ -23,7 +23,11 @@ class Machine:
     def __init__(self) -> None:
         self.now_s = 1000.0
         self.process: ProcessTimes | None = ProcessTimes(1000.0, 0.0, 4096)
-        self.watch = CpuWatch(lambda: (PID,), 2.0, lambda pid: self.process, lambda: self.now_s)
+        self.watch = CpuWatch(
+            lambda: (PID,),
+            read=lambda pid: self.process,
+            clock=lambda: self.now_s,
+        )
 
     def compute(self, span_s: float, share: float) -> None:
         """Time goes by, in which the process takes that share of all cores."""
@@ -94,6 +98,37 @@ def test_a_process_that_is_gone_takes_nothing_and_is_forgotten() -> None:
     assert not machine.watch._marks
 
 
+def test_what_its_descendants_take_is_its_own() -> None:
+    times = {7: ProcessTimes(1000.0, 0.0, 100), 8: ProcessTimes(1001.0, 0.0, 4000)}
+    now_s = 1002.0
+    watch = CpuWatch(
+        lambda: (7,), lambda pid: [pid, 8, 9], read=lambda pid: times.get(pid), clock=lambda: now_s
+    )
+    for _ in range(2):
+        watch.look()
+        now_s += 2
+        times[8] = ProcessTimes(1001.0, times[8].computed_s + 1.0 * CORES, 4000)
+    assert watch.use_of(7) == CpuUse(0.5, 4100)
+    del times[8]
+    assert watch.use_of(7) == CpuUse(0.0, 100)
+
+
+def test_a_child_that_was_waited_for_is_in_its_parents_time() -> None:
+    burn = "import time\nwhile time.process_time() < 0.3: pass"
+    program = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])\n"
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", f"{program}print(flush=True)\ninput()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None and process.stdin is not None
+        process.stdout.readline()
+        told = read_times(process.pid)
+        process.stdin.close()
+    assert told is not None and told.computed_s > 0.25
+
+
 def test_the_timer_looks_until_it_is_stopped(drive: Drive[Any]) -> None:
     async def scenario() -> None:
         looked: list[None] = []
@@ -131,7 +166,7 @@ def test_a_real_process(seconds: float) -> None:
     with process:
         assert process.stdout is not None and process.stdin is not None
         process.stdout.readline()
-        told = read_process(process.pid)
+        told = read_times(process.pid)
         use = CpuWatch(lambda: ()).use_of(process.pid)
         span_s = read_clock() - before_s
         process.stdin.close()
@@ -141,4 +176,4 @@ def test_a_real_process(seconds: float) -> None:
     assert before_s - 0.05 <= told.started_s <= before_s + span_s + 0.05
     assert 1 << 20 < told.resident_bytes < 1 << 30
     assert 0 < use.share <= 1
-    assert read_process(process.pid) is None
+    assert read_times(process.pid) is None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -127,6 +128,11 @@ async def open_reserve() -> None:
     await server.wait_closed()
 
 
+def is_searching() -> bool:
+    """True while a search for a port's holder goes on, though nobody may wait for it any more."""
+    return any(thread.name == "find a listener" for thread in threading.enumerate())
+
+
 @contextlib.asynccontextmanager
 async def staged(
     folder: Path,
@@ -147,6 +153,7 @@ async def staged(
             env={f"FAKE_{name.upper()}": str(value) for name, value in faults.items()},
         )
     await open_reserve()
+    await until(lambda: not is_searching())
     descriptors, children = count_descriptors(), list_children()
     stage = Stage(pool, timing, read_gpus, reckoner or RememberingReckoner())
     await stage.supervisor.start()
@@ -161,5 +168,6 @@ async def staged(
     assert stage.open == {}
     assert {status.state for status in stage.statuses()} <= {State.DOWN}
     assert list_children() == children
+    await until(lambda: not is_searching())
     assert count_descriptors() == descriptors
     assert stage.supervisor.holds_nothing

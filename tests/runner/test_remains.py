@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from orchd.runner.remains import find_remains, is_there, kill, kill_all, read_process
+from orchd.runner.remains import find_members, find_remains, is_there, kill, kill_all, read_process
 from tests.fakes.family import KIN, MARK, TAG, TIMEOUT_S, Family, end_daemon, run_family
 
 OTHER_MARK = b"f" * 32
@@ -100,6 +100,20 @@ def test_a_session_without_its_leader_is_believed_when_just_told_or_by_the_mark(
         family.end_leader()
         session = {family.pid: family.start}
         assert find(family, session, MARK.encode(), is_fresh=False) == {*inside, "session"}
+
+
+def test_members_of_a_session_are_found_by_that_alone() -> None:
+    """Without their leader too, and with or without a mark; never by a number that came round."""
+    with run_family() as family:
+
+        def found(start: int) -> set[int]:
+            return {process.pid for process in find_members({family.pid: start})}
+
+        inside = {family.pids[name] for name in KIN - {"session"}}
+        assert found(family.start) == inside
+        assert found(family.start + 1) == set()
+        family.end_leader()
+        assert found(family.start) == inside - {family.pid}
 
 
 def test_only_the_very_process_is_killed() -> None:

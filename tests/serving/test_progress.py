@@ -36,6 +36,14 @@ def test_a_prompt_that_is_read_further_gives_it_anew_and_a_repetition_does_not()
         assert deadline_s(progress) == expected_s
 
 
+def test_a_prompt_that_grows_while_it_is_read_is_not_read_for_ever() -> None:
+    progress = Progress(100.0, Reading())
+    progress.note_prompt(PromptProgress(1, 2), 110.0)
+    for n in range(2, 50):
+        progress.note_prompt(PromptProgress(n, n + 1), 110.0 + n)
+    assert deadline_s(progress) == 112.0 + 60
+
+
 def test_while_another_prompt_is_read_a_prompt_waits_its_turn() -> None:
     reading = Reading()
     unread, begun, other = (Progress(100.0, reading) for _ in range(3))

@@ -46,6 +46,7 @@ BREAKS: dict[str, Script] = {
     "no JSON": streams(b"data: {\n\n"),
     "no completion": streams(b'data: {"hello":1}\n\n'),
     "gives up": streams(CONTEXT_FULL),
+    "empty pieces for ever": streams(event({"content": "", "stop": False}) * 5000),
     "no last event": sends(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n:\n\n"),
     "503": refuses(503, message="Loading model"),
     "500 without JSON": refuses(500, b"<html>"),

@@ -24,6 +24,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -186,12 +187,20 @@ def fetch(url: str, token: str | None) -> tuple[bytes, str]:
             media_type = answer.headers.get("Content-Type", "")
     except urllib.error.HTTPError as error:
         with error:
-            raise CannotRunError(f"{url} answered {error.code} {error.reason}") from error
+            hint = _explain_token(token) if error.code == HTTPStatus.UNAUTHORIZED else ""
+            raise CannotRunError(f"{url} answered {error.code} {error.reason}{hint}") from error
+    except urllib.error.URLError as error:
+        raise CannotRunError(f"cannot fetch {url}: {error.reason}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise CannotRunError(f"cannot fetch {url}: {error}") from error
     if len(page) > MAX_BYTES:
         raise CannotRunError(f"{url} has more than {MAX_BYTES} bytes")
     return page, media_type
+
+
+def _explain_token(token: str | None) -> str:
+    problem = "no token was found to send" if token is None else "the token sent is not its own"
+    return f"; {problem}: say where the right one is with --token-file"
 
 
 def find_token(url: str, token_file: Path | None, environ: Mapping[str, str]) -> str | None:
@@ -231,8 +240,16 @@ def read_source(source: str, token_file: Path | None) -> tuple[bytes, str | None
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="metrics_lint.py", description=(__doc__ or "")[:70])
     parser.add_argument("source", metavar="URL|FILE|-", help="where the exposition is")
-    parser.add_argument("--token-file", type=Path, metavar="F", help="holds the API token")
-    parser.add_argument("--rules", type=Path, default=RULES, help="ci/metrics.lint.json")
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="F",
+        help="holds the API token (default, on this machine alone: $ORCHD_API_TOKEN, else the token"
+        " that the daemon has made)",
+    )
+    parser.add_argument(
+        "--rules", type=Path, default=RULES, metavar="F", help="default: ci/metrics.lint.json"
+    )
     options = parser.parse_args(argv)
     try:
         rules = read_rules(options.rules)

@@ -94,7 +94,8 @@ VRAM_USED = Series(
 MODEL_STATE = Series(
     "model_state",
     "gauge",
-    "1 for the state that a pool's model is in, Active or Retired.",
+    "1 for the state of a model: Active while a pool is to serve it, whether it can now or not;"
+    " Retired after that.",
     ("model_id", "state"),
 )
 

@@ -199,7 +199,7 @@ def test_exit_codes(tmp_path: Path) -> None:
     ("arguments", "problem"),
     [
         (("/nonexistent/page",), "cannot read /nonexistent/page"),
-        (("http://127.0.0.1:1/metrics",), "cannot fetch http://127.0.0.1:1/metrics"),
+        (("http://127.0.0.1:1/metrics",), "cannot fetch http://127.0.0.1:1/metrics: [Errno"),
         (("http://[/metrics",), "metrics_lint: "),
         (("http://127.0.0.1:1/", "--token-file", "/nonexistent/token"), "cannot read /nonexistent"),
         (("-", "--rules", "/nonexistent/rules"), "cannot use the rules of /nonexistent/rules"),
@@ -257,8 +257,12 @@ def test_a_url_is_asked_with_the_token(tmp_path: Path, page_url: str) -> None:
     assert run(url, XDG_STATE_HOME=str(tmp_path / "state")).returncode == 0
     assert run(url, ORCHD_API_TOKEN=TOKEN, http_proxy="http://127.0.0.1:1").returncode == 0
     done = run(url)
-    assert (done.returncode, done.stdout) == (2, "") and "401" in done.stderr
-    assert _Page.asked == [f"Bearer {TOKEN}"] * 4 + [None]
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "401" in done.stderr and "no token was found to send" in done.stderr
+    done = run(url, ORCHD_API_TOKEN="another")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "401" in done.stderr and "the token sent is not its own" in done.stderr
+    assert _Page.asked == [f"Bearer {TOKEN}"] * 4 + [None, "Bearer another"]
 
 
 def test_a_page_of_another_kind_and_one_that_moved(page_url: str) -> None:

@@ -100,13 +100,13 @@ class _Guardian:
         """What it takes for the end of the daemon: it goes, too."""
         self.pipe.close()
 
-    def close(self) -> str:
-        """Reap it, and end it where it has not gone; how it ended, in words."""
+    def close(self) -> int:
+        """Reap it, and end it where it has not gone; its exit code."""
         self.hang_up()
         self._popen.kill()
         self._loop.remove_reader(self._output.fileno())
         self._output.close()
-        return f"ended with code {self._popen.wait()}"
+        return self._popen.wait()
 
     def _read(self) -> None:
         try:
@@ -152,6 +152,8 @@ class Guard:
         self._has_swept = asyncio.Event()
         self._has_swept.set()
         self._is_stopping = asyncio.Event()
+        self._has_left_nothing = False
+        """The last guardian came to its own end."""
 
     def start(self) -> None:
         """Start the guardian, which begins with the sweep."""
@@ -181,6 +183,8 @@ class Guard:
             )
             self._running.cancel()
             await asyncio.wait([self._running])
+        if not self._has_left_nothing:
+            await self._end_rest()
 
     # -- what an engine's process tells --------------------------------------------------------
 
@@ -218,11 +222,13 @@ class Guard:
         while not self._is_stopping.is_set():
             began_s = loop.time()
             try:
-                how = await self._live_once()
+                code = await self._live_once()
+                how = f"ended with code {code}"
             except OSError as error:
                 self._end_sweep()
-                how = f"cannot be started: {error.strerror}"
+                code, how = None, f"cannot be started: {error.strerror}"
             if self._is_stopping.is_set():
+                self._has_left_nothing = code == 0
                 return
             self._policy = self._policy.after_failure(loop.time() - began_s)
             log.warning(
@@ -233,19 +239,37 @@ class Guard:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_stopping.wait(), self._policy.delay_s)
 
-    async def _live_once(self) -> str:
-        """From a guardian's start to its end; how it ended."""
+    async def _live_once(self) -> int:
+        """From a guardian's start to its end; its exit code."""
         self._guardian = guardian = _Guardian(self._arguments, self._hear)
         try:
-            for pid, session in self._sessions.items():
-                guardian.tell(f"began {pid} {session.start} {session.tag}")
-                if session.has_ended:
-                    guardian.tell(f"ended {pid}")
+            self._brief(guardian)
             await guardian.is_gone.wait()
         finally:
             self._guardian = None
-            how = guardian.close()
-        return how
+            code = guardian.close()
+        return code
+
+    def _brief(self, guardian: _Guardian) -> None:
+        for pid, session in self._sessions.items():
+            guardian.tell(f"began {pid} {session.start} {session.tag}")
+            if session.has_ended:
+                guardian.tell(f"ended {pid}")
+
+    async def _end_rest(self) -> None:
+        """Have what engines left ended after all, by a guardian of its own: none was there for it,
+        or it was killed."""
+        # One that cannot be started was told of before.
+        with contextlib.suppress(OSError):
+            guardian = _Guardian(self._arguments, self._hear)
+            try:
+                self._brief(guardian)
+                guardian.hang_up()
+                await asyncio.wait_for(guardian.is_gone.wait(), STOP_TIMEOUT_S)
+            except TimeoutError:
+                log.warning("what engines have started may outlive the daemon")
+            finally:
+                guardian.close()
 
     def _give_up(self) -> None:
         log.warning(

@@ -203,11 +203,12 @@ class Guard:
             self._sessions[pid] = _Session(process.start, tag)
 
     def clear(self, pid: int) -> bool:
-        """The engine has ended and is reaped: have the rest of it ended; False if nobody can."""
-        session = self._sessions.pop(pid, None)
-        if session is None or self._guardian is None:
+        """The engine has ended and is reaped: have the rest ended; False if nobody can just now."""
+        if (session := self._sessions.get(pid)) is None:
             return False
         self._sessions[pid] = replace(session, has_ended=True)
+        if self._guardian is None:
+            return False  # the next one is told
         self._guardian.tell(f"ended {pid}")
         return True
 
@@ -254,7 +255,7 @@ class Guard:
         for pid, session in self._sessions.items():
             guardian.tell(f"began {pid} {session.start} {session.tag}")
             if session.has_ended:
-                guardian.tell(f"ended {pid}")
+                guardian.tell(f"ended {pid} late")
 
     async def _end_rest(self) -> None:
         """Have what engines left ended after all, by a guardian of its own: none was there for it,

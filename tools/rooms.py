@@ -88,6 +88,7 @@ ROOMS: dict[str, Room] = {
             *("ports", "process", "launch", "readiness", "replica", "retry", "supervisor"),
             *("attempt", "listener", "process_tree"),
             *("executable", "slow_call", "reckoner", "model_file", "learned", "guard"),
+            "guardian_process",
         ),
         alone={"tether": (), "guardian": (), "sweep": (), "engine_record": (), "remains": ()},
         imports=("engines", "errors", "config"),

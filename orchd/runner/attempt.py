@@ -120,6 +120,7 @@ class Attempt:
         return Signs(health, self._output.size_bytes, self._host_bytes, device_bytes)
 
     async def _is_strange(self) -> bool:
+        # Off the loop: the kernel lists every connection of the machine, at times thousands.
         search = SlowCall("find a listener", partial(is_strange, self.lease.port, self.pid))
         try:
             return await search.answer(_SEARCH_TIMEOUT_S)

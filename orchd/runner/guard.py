@@ -4,8 +4,8 @@ An engine's own process dies with the daemon by its tether; the guardian ends wh
 started. Where none can run, engines run on unguarded and the log says so.
 
 Invariants: only the daemon and, until it becomes an engine, a tether hold the pipe's write end; a
-new guardian hears of every engine that its predecessor knew; nothing here waits for the guardian on
-the event loop, or for a disk.
+new guardian hears of every engine that its predecessor knew; nothing here waits for a disk on the
+event loop.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ import contextlib
 import logging
 import os
 import secrets
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from io import FileIO
 from pathlib import Path
 
 from orchd.config.places import state_dir
 from orchd.errors import HostError
+from orchd.runner.guardian_process import GuardianProcess
 from orchd.runner.remains import read_process
 from orchd.runner.restart import RestartPolicy
 
@@ -35,12 +33,7 @@ STOP_TIMEOUT_S = 10.0
 VARIABLE = "ORCHD_ENGINE"
 """What marks an engine's processes: see ``remains``."""
 
-_GUARDIAN = str(Path(__file__).with_name("guardian.py"))
-_INHERITED = ("LD_LIBRARY_PATH",)
-_READ_BYTES = 64 * 1024
 _LINE_CHARS = 500
-_REAP_S = 0.5
-"""From its SIGKILL, or from the end of its output, to its end: a moment, but for a hung disk."""
 
 
 def engines_folder(environ: Mapping[str, str]) -> Path | None:
@@ -57,80 +50,6 @@ class _Session:
     start: int
     tag: str
     has_ended: bool = False
-
-
-class _Guardian:
-    """One guardian process. Constructing it spawns it; raises OSError where that fails."""
-
-    def __init__(self, arguments: Sequence[str], hear: Callable[[str], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._hear = hear
-        self._heard = b""
-        self.is_gone = asyncio.Event()
-        read_end, write_end = os.pipe()
-        os.set_blocking(write_end, False)
-        self.pipe = FileIO(write_end, "w")
-        try:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-I", "-S", _GUARDIAN, *arguments],
-                # Not ours: it holds the token, and would mark a daemon that an engine has started.
-                env={name: os.environ[name] for name in _INHERITED if name in os.environ},
-                cwd="/",
-                stdin=read_end,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError:
-            self.pipe.close()
-            raise
-        finally:
-            os.close(read_end)
-        assert self._popen.stdout is not None
-        self._output = self._popen.stdout
-        os.set_blocking(self._output.fileno(), False)
-        self._loop.add_reader(self._output.fileno(), self._read)
-
-    def tell(self, line: str) -> None:
-        """A line for it; one that has not read thousands of them is ended."""
-        # Once it is gone, its successor is told all.
-        with contextlib.suppress(BrokenPipeError):
-            if self.pipe.write(line.encode() + b"\n") is None:
-                self._popen.kill()
-
-    def hang_up(self) -> None:
-        """What it takes for the end of the daemon: it goes, too."""
-        self.pipe.close()
-
-    def let_go(self) -> None:
-        """Hang up and listen no more; what it has to end still, it ends."""
-        self.hang_up()
-        self._loop.remove_reader(self._output.fileno())
-        self._output.close()
-
-    def reap(self) -> str:
-        """End it where it has not gone; how it ended, in words."""
-        self._popen.kill()
-        try:
-            return f"ended with code {self._popen.wait(_REAP_S)}"
-        except subprocess.TimeoutExpired:
-            # A thread of it waits inside the kernel, for a disk.
-            return "cannot be killed"
-
-    def _read(self) -> None:
-        try:
-            data = os.read(self._output.fileno(), _READ_BYTES)
-        except BlockingIOError:
-            return
-        if not data:
-            # Nobody else holds it open: that is the end of the process.
-            self._loop.remove_reader(self._output.fileno())
-            self.is_gone.set()
-            return
-        *lines, self._heard = (self._heard + data).split(b"\n")
-        self._heard = self._heard[-_READ_BYTES:]
-        for line in lines:
-            self._hear(line.decode(errors="replace"))
 
 
 class Guard:
@@ -155,12 +74,14 @@ class Guard:
         self._sweep_timeout_s = sweep_timeout_s
         self._stop_timeout_s = stop_timeout_s
         self._sessions: dict[int, _Session] = {}
-        self._guardian: _Guardian | None = None
+        self._guardian: GuardianProcess | None = None
         self._running: asyncio.Task[None] | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._has_swept = asyncio.Event()
         self._has_swept.set()
         self._is_stopping = asyncio.Event()
+        self._has_left_nothing = False
+        """The last guardian came to its own end."""
 
     def start(self) -> None:
         """Start the guardian, which begins with the sweep."""
@@ -192,6 +113,8 @@ class Guard:
             await asyncio.wait([self._running])
             if guardian is not None:
                 guardian.reap()
+        if not self._has_left_nothing:
+            await self._end_rest()
 
     # -- what an engine's process tells --------------------------------------------------------
 
@@ -210,11 +133,12 @@ class Guard:
             self._sessions[pid] = _Session(process.start, tag)
 
     def clear(self, pid: int) -> bool:
-        """The engine has ended and is reaped: have the rest of it ended; False if nobody can."""
-        session = self._sessions.pop(pid, None)
-        if session is None or self._guardian is None:
+        """The engine has ended and is reaped: have the rest ended; False if nobody can just now."""
+        if (session := self._sessions.get(pid)) is None:
             return False
         self._sessions[pid] = replace(session, has_ended=True)
+        if self._guardian is None:
+            return False  # the next one is told
         self._guardian.tell(f"ended {pid}")
         return True
 
@@ -229,11 +153,13 @@ class Guard:
         while not self._is_stopping.is_set():
             began_s = loop.time()
             try:
-                how = await self._live_once()
+                code = await self._live_once()
+                how = "cannot be killed" if code is None else f"ended with code {code}"
             except OSError as error:
                 self._end_sweep()
-                how = f"cannot be started: {error.strerror}"
+                code, how = None, f"cannot be started: {error.strerror}"
             if self._is_stopping.is_set():
+                self._has_left_nothing = code == 0
                 return
             self._policy = self._policy.after_failure(loop.time() - began_s)
             log.warning(
@@ -244,20 +170,39 @@ class Guard:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._is_stopping.wait(), self._policy.delay_s)
 
-    async def _live_once(self) -> str:
-        """From a guardian's start to its end; how it ended."""
-        self._guardian = guardian = _Guardian(self._arguments, self._hear)
+    async def _live_once(self) -> int | None:
+        """From a guardian's start to its end; its exit code, None where it cannot be killed."""
+        self._guardian = guardian = GuardianProcess(self._arguments, self._hear)
         try:
-            for pid, session in self._sessions.items():
-                guardian.tell(f"began {pid} {session.start} {session.tag}")
-                if session.has_ended:
-                    guardian.tell(f"ended {pid}")
+            self._brief(guardian)
             await guardian.is_gone.wait()
         finally:
             # Not killed: where the loop ends without a ``stop``, all is left to it.
             self._guardian = None
             guardian.let_go()
         return guardian.reap()
+
+    def _brief(self, guardian: GuardianProcess) -> None:
+        for pid, session in self._sessions.items():
+            guardian.tell(f"began {pid} {session.start} {session.tag}")
+            if session.has_ended:
+                guardian.tell(f"ended {pid} late")
+
+    async def _end_rest(self) -> None:
+        """Have what engines left ended after all, by a guardian of its own: none was there for it,
+        or it was killed."""
+        # One that cannot be started was told of before.
+        with contextlib.suppress(OSError):
+            guardian = GuardianProcess(self._arguments, self._hear)
+            try:
+                self._brief(guardian)
+                guardian.hang_up()
+                await asyncio.wait_for(guardian.is_gone.wait(), STOP_TIMEOUT_S)
+            except TimeoutError:
+                log.warning("what engines have started may outlive the daemon")
+            finally:
+                guardian.let_go()
+                guardian.reap()
 
     def _give_up(self) -> None:
         log.warning(

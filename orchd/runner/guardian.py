@@ -2,7 +2,8 @@
 
 A script of its own for each daemon, run as ``python -I -S guardian.py DAEMON_PID DAEMON_START MARK
 [FOLDER]``. Its input is a pipe that only the daemon holds open, and each tether until it becomes an
-engine: where the pipe ends, the daemon is gone. Lines in: ``began PID START TAG``, ``ended PID``.
+engine: where the pipe ends, the daemon is gone. Lines in: ``began PID START TAG``, ``ended PID``
+and ``ended PID late``, whose number may since have come round.
 Lines out: ``clear PID``, ``swept DAEMON_PID COUNT PID ...``, ``ready``; any other is for the log.
 FOLDER is where the records are; without one there is no sweep.
 
@@ -119,16 +120,17 @@ class Guardian:
         match line.split():
             case [b"began", pid, start, tag]:
                 self._starts[int(pid)], self._tags[int(pid)] = int(start), tag
-            case [b"ended", pid]:
-                self._clear(int(pid))
+            case [b"ended", pid, *late]:
+                self._clear(int(pid), is_fresh=not late)
             case _:
                 say("heard what it does not understand")
 
-    def _clear(self, pid: int) -> None:
+    def _clear(self, pid: int, *, is_fresh: bool) -> None:
         """End what is left of an engine that has ended."""
         if (start := self._starts.get(pid)) is not None:
             session, tag = {pid: start}, self._tags[pid]
-            _, is_clear = kill_all(lambda: find_remains(session, tag, is_fresh=True), _KILL_ONE_S)
+            find = partial(find_remains, session, tag, is_fresh=is_fresh)
+            _, is_clear = kill_all(find, _KILL_ONE_S)
             if not is_clear:
                 # It stays on the record, and is tried again when the daemon goes.
                 say(f"could not end all that is left of the engine pid={pid}")

@@ -45,6 +45,7 @@ _GPU_SENTENCES = {
     pynvml.NVML_ERROR_NOT_SUPPORTED: "does not tell its memory, so nothing can be placed by it",
     pynvml.NVML_ERROR_RESET_REQUIRED: "has to be reset",
 }
+_IMPOSSIBLE = "tells more memory free than it has, so nothing can be placed by it"
 _DIVIDED = "is divided into MIG instances; orchd uses whole GPUs"
 _HEALED_AFRESH = {
     pynvml.NVML_ERROR_UNINITIALIZED,
@@ -128,6 +129,8 @@ def _try_gpu(index: int) -> tuple[Gpu | Unread, int | None]:
         if _try(lambda: bool(pynvml.nvmlDeviceGetMigMode(handle)[0])):
             return Unread(_DIVIDED, uuid=uuid, pci_bus_id=bus_id), None
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        if memory.free > memory.total:
+            return Unread(_IMPOSSIBLE, uuid=uuid, pci_bus_id=bus_id), None
         gpu = Gpu(
             uuid=uuid,
             index=index,

@@ -245,6 +245,48 @@ def test_a_guardian_that_hangs_holds_up_an_exit_for_a_bounded_time_only(
     assert "the guardian of the engines did not end within 0.05 s, killed it" in caplog.text
 
 
+def test_what_an_engine_left_while_there_was_no_guardian_the_next_one_ends(
+    drive: Drive[None], tmp_path: Path
+) -> None:
+    patient = RestartPolicy(first_delay_s=0.5, longest_delay_s=0.5)
+
+    async def scenario() -> None:
+        async with guarded(tmp_path, Guard(tmp_path, patient)) as guard:
+            engine = Engine(guard, COMMAND)
+            with contextlib.closing(await engine.become_a_family()) as family:
+                os.kill(guardian_of(tmp_path), signal.SIGKILL)
+                await until(lambda: guard.descriptor is None)
+                await engine.process.stop(grace_s=0.02, kill_timeout_s=600)
+                await until(lambda: family.alive() == set())
+                await until(lambda: not guard.is_known(engine.process.pid))
+
+    drive(scenario())
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_stop_leaves_nothing_when_the_guardian_is_not_there_for_it(
+    drive: Drive[None], tmp_path: Path, fault: signal.Signals
+) -> None:
+    patient = RestartPolicy(first_delay_s=600, longest_delay_s=600)
+
+    async def scenario() -> None:
+        guard = Guard(tmp_path, patient, stop_timeout_s=0.05)
+        async with guarded(tmp_path, guard):
+            engine = Engine(guard, COMMAND)
+            with contextlib.closing(await engine.become_a_family()) as family:
+                if fault is signal.SIGSTOP:
+                    halt(guardian_of(tmp_path))
+                else:
+                    os.kill(guardian_of(tmp_path), fault)
+                    await until(lambda: guard.descriptor is None)
+                await engine.process.stop(grace_s=0.02, kill_timeout_s=600)
+                assert family.alive() not in (set(), KIN), "what has left the group"
+                await guard.stop()
+                assert family.alive() == set()
+
+    drive(scenario())
+
+
 def test_a_guardian_that_does_not_read_is_replaced_before_the_pipe_is_full(
     drive: Drive[None], tmp_path: Path
 ) -> None:

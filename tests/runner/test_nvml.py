@@ -218,6 +218,13 @@ def test_a_card_that_fails_says_why_and_leaves_the_others(
     assert [told["uuid"] for told in asker.read()] == [uuid_of(0), uuid_of(1)]
 
 
+def test_memory_that_cannot_be_is_not_believed(bench: Bench) -> None:
+    asker = bench.ask(card(0, 24, used_mib=25 * 1024), card(1, 12))
+    odd, sound = asker.read()
+    assert odd["reason"] == "tells more memory free than it has, so nothing can be placed by it"
+    assert (odd["uuid"], odd["is_lost"], sound["uuid"]) == (uuid_of(0), False, uuid_of(1))
+
+
 @pytest.mark.parametrize("call", ["handle", "uuid", "name", "utilization"])
 def test_a_card_that_is_lost_is_lost_whichever_call_tells(bench: Bench, call: str) -> None:
     lost, sound = bench.ask(card(0, 24, NAME, **{f"{call}_code": 15}), card(1, 12)).read()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,30 @@ def test_it_becomes_ready_and_opens_its_slots(drive: Drive[None], tmp_path: Path
         assert stage.supervisor.incidents("chat") == (), "a stop is no incident"
 
     drive(scenario())
+
+
+def test_the_kernels_list_of_sockets_is_not_read_on_the_loop(
+    drive: Drive[None], tmp_path: Path
+) -> None:
+    """It has a line for each connection of the machine: thousands hold up a loop for long."""
+    readers: list[int] = []
+    is_over = False
+
+    def hear(event: str, arguments: tuple[Any, ...]) -> None:
+        # A hook cannot be taken away again.
+        if not is_over and event == "open" and str(arguments[0]).startswith("/proc/net/tcp"):
+            readers.append(threading.get_ident())
+
+    async def scenario() -> None:
+        async with staged(tmp_path) as stage:
+            await stage.reach(State.READY)
+
+    sys.addaudithook(hear)
+    try:
+        drive(scenario())
+    finally:
+        is_over = True
+    assert readers and threading.get_ident() not in readers
 
 
 def test_its_key_is_on_no_command_line_and_in_no_log(

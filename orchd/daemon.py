@@ -118,7 +118,8 @@ async def _run(
     house.cpu_watch.start()
     await stop.wait()
 
-    log.info("stopping")
+    words = "stopping: running tasks have %g s to finish, a second signal hurries"
+    log.info(words, config.server.stop_grace_s)
     service, supervisor = house.service, house.supervisor
     service.stop_admission()
     await _until(hurry, service.finish_tasks(config.server.stop_grace_s))

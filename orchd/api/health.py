@@ -19,7 +19,8 @@ _COMING = ("placing", "loading")
 def show(context: Context, request: Request) -> Reply:
     """GET /health"""
     pools = [_describe_pool(context, pool) for pool in context.pools]
-    status = decide_status([view for pool in context.pools for view in context.replicas(pool.id)])
+    views = [view for pool in context.pools for view in context.replicas(pool.id)]
+    status = "unavailable" if context.service.is_stopping else decide_status(views)
     can_serve = status in ("ok", "degraded")
     body = {
         "status": status,

@@ -95,14 +95,17 @@ class Attempt:
 
     def describe_end(self, exit_status: ExitStatus | None, verdict: str) -> Incident:
         """Its death, as far as it is known here; ``verdict`` is why it was being ended."""
+        output = self._output
+        is_from_outside = exit_status is not None and exit_status.is_from_outside
+        words = output.last_line if is_from_outside else output.last_words
         return Incident(
             ended_at=time.time(),
             replica_id=self.endpoint.replica_id,
             device=self.lease.device,
             pid=self.pid,
-            cause=describe_death(exit_status, verdict, self._output.last_words),
+            cause=describe_death(exit_status, verdict, words),
             exit_status=exit_status,
-            last_lines=self._output.tail,
+            last_lines=output.tail,
             memory_before_bytes=self._resources.used_bytes(self.lease.device),
         )
 

@@ -30,6 +30,11 @@ class ExitStatus:
         return f"was ended by {self.signal}"
 
     @property
+    def is_from_outside(self) -> bool:
+        """SIGKILL: whatever it said before, it cannot have said why."""
+        return self.signal == "SIGKILL"
+
+    @property
     def is_of_a_stop(self) -> bool:
         """True where it may well be we who ended it."""
         return self.signal in ("SIGTERM", "SIGKILL")

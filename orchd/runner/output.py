@@ -50,6 +50,11 @@ class EngineOutput:
         named = [line for line in tail if any(word in line.lower() for word in _TROUBLE)]
         return "; ".join(named[-2:] or tail[-1:])
 
+    @property
+    def last_line(self) -> str:
+        """The very last; empty where it said nothing."""
+        return "".join(self.tail[-1:])
+
     def feed(self, data: bytes, now_s: float) -> list[str]:
         """Take a piece of output; return the lines to log."""
         self.size_bytes += len(data)

@@ -78,6 +78,8 @@ class Service:
         self._pools = {pool.id: build(pool) for pool in config.pools}
         self._register = Register(config.tasks.retain_s, self._loop)
         self._refusals = Refusals(self._loop)
+        self.is_stopping = False
+        """Nothing is admitted any more."""
         self._runs: dict[Grant, asyncio.Task[bool]] = {}
         self._clocks: dict[Entry, asyncio.TimerHandle] = {}
 
@@ -152,6 +154,7 @@ class Service:
 
     def stop_admission(self) -> None:
         """Admit nothing from now on, and end what still waits: it would never be served."""
+        self.is_stopping = True
         for pool in self._pools.values():
             pool.core.stop_admission()
             self._do(pool)
@@ -234,9 +237,11 @@ class Service:
             )
             match outcome:
                 case Broken(reason):
-                    log.warning("task=%s lost replica=%s: %s", spec.task_id, where, reason)
+                    log.warning(
+                        "lost its stream task=%s replica=%s: %s", spec.task_id, where, reason
+                    )
                 case Stalled(stall_s):
-                    words = "task=%s was given up: no progress for %g s replica=%s"
+                    words = "gave it up task=%s stalled_s=%g replica=%s"
                     log.warning(words, spec.task_id, stall_s, where)
             core.end(grant, outcome, self._loop.time() - began_s)
             is_done = isinstance(outcome, Done | Refused)

@@ -67,6 +67,13 @@ def test_what_it_shows(replica: FakeReplica, status: int, word: str) -> None:
     assert (shown["slots_busy"], shown["slots_total"]) == (0, 0)
 
 
+def test_a_daemon_that_stops_serves_nobody_though_its_replicas_are_ready() -> None:
+    service = FakeService()
+    service.is_stopping = True
+    reply = ask(build_context(service, READY))
+    assert (reply.status, json.loads(reply.body)["status"]) == (503, "unavailable")
+
+
 def test_devices_are_shown_with_what_is_wrong_with_them() -> None:
     lost = FakeDevice(None, 1, None, None, None, 0, None, "has fallen off the bus")
     context = build_context(FakeService(), READY, devices=(FakeDevice(), lost))

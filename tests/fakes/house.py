@@ -60,6 +60,7 @@ class FakeService:
         self.submitted: list[TaskRequest] = []
         self.cancelled: list[Entry] = []
         self.entries: dict[str, Entry] = {}
+        self.is_stopping = False
 
     def add(self, task_id: str, *events: TaskEvent) -> Entry:
         generation = Generation(prompt="a")

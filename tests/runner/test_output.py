@@ -149,6 +149,13 @@ def test_last_words_of_llama_cpp_hold_the_cause_before_the_farewell() -> None:
     )
 
 
+def test_the_last_line_is_that_whatever_stood_before_it() -> None:
+    output = EngineOutput(0)
+    assert output.last_line == ""
+    output.feed(b"error: of long ago\nserving\nslot rel", 0)
+    assert output.last_line == "slot rel"
+
+
 def test_last_words_without_a_line_end_count() -> None:
     output = EngineOutput(0)
     output.feed(b"loading\nfatal error: no me", 0)

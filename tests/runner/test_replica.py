@@ -289,6 +289,21 @@ def test_a_crash_closes_the_slots_and_it_comes_back(drive: Drive[None], tmp_path
     drive(scenario())
 
 
+def test_who_was_killed_is_not_said_to_have_told_why(drive: Drive[None], tmp_path: Path) -> None:
+    """What it had once called an error was another matter."""
+
+    async def scenario() -> None:
+        async with staged(tmp_path, PATIENT, load_lines=3, load_s=0.03) as stage:
+            await stage.reach(State.READY)
+            stage.kill_engine()
+            await stage.reach(State.BACKOFF)
+            (incident,) = stage.supervisor.incidents("chat")
+            assert incident.last_lines[0].startswith("load_tensors")
+            assert incident.cause == f"was ended by SIGKILL: {incident.last_lines[-1]}"
+
+    drive(scenario())
+
+
 def test_one_that_is_reported_as_stuck_is_started_afresh(
     drive: Drive[None], tmp_path: Path
 ) -> None:

@@ -146,7 +146,7 @@ class Histories(RuleBasedStateMachine):
         for where, outcome in self.outcomes:
             if where is slots:
                 count += isinstance(outcome, Broken)
-                count *= not isinstance(outcome, Done | Refused)
+                count *= not isinstance(outcome, Done | Refused) or outcome == BUSY
         return count
 
     # -- what can happen -------------------------------------------------------------------------

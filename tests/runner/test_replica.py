@@ -291,15 +291,22 @@ def test_a_crash_closes_the_slots_and_it_comes_back(drive: Drive[None], tmp_path
 
 def test_who_was_killed_is_not_said_to_have_told_why(drive: Drive[None], tmp_path: Path) -> None:
     """What it had once called an error was another matter."""
+    talker = tmp_path / "talker"
+    talker.write_text(
+        "#!/bin/sh\necho 'error: of long ago'\necho serving\n"
+        f'exec {install_engine(tmp_path)} "$@"\n'
+    )
+    talker.chmod(0o755)
+    pool = make_pool(model=write_model(tmp_path), binary=talker)
 
     async def scenario() -> None:
-        async with staged(tmp_path, PATIENT, load_lines=3, load_s=0.03) as stage:
+        async with staged(tmp_path, PATIENT, pool=pool) as stage:
             await stage.reach(State.READY)
             stage.kill_engine()
             await stage.reach(State.BACKOFF)
             (incident,) = stage.supervisor.incidents("chat")
-            assert incident.last_lines[0].startswith("load_tensors")
-            assert incident.cause == f"was ended by SIGKILL: {incident.last_lines[-1]}"
+            assert incident.last_lines == ("error: of long ago", "serving")
+            assert incident.cause == "was ended by SIGKILL: serving"
 
     drive(scenario())
 

@@ -12,8 +12,7 @@ from orchd.api.health import decide_status
 from orchd.api.routes import ROUTES
 from orchd.http1.messages import Head, Request, Response
 from orchd.runner.exit_status import ExitStatus
-from orchd.runner.incident import Incident
-from tests.fakes.house import TASK_ID, FakeDevice, FakeReplica, FakeService, build_context
+from tests.fakes.house import DEATH, TASK_ID, FakeDevice, FakeReplica, FakeService, build_context
 
 READY = FakeReplica()
 LOADING = FakeReplica("loads since 3 s", "loading")
@@ -101,20 +100,6 @@ def test_devices_are_shown_with_what_is_wrong_with_them() -> None:
             "reason": "has fallen off the bus",
         },
     ]
-
-
-DEATH = Incident(
-    ended_at=1_700_000_000.25,
-    replica_id="chat-0",
-    device="GPU-0",
-    pid=4242,
-    cause="was ended by SIGKILL: it said nothing",
-    exit_status=ExitStatus(None, "SIGKILL"),
-    last_lines=("loading", "bye"),
-    memory_before_bytes=900,
-    ready_s=12.3456,
-    tasks=(TASK_ID,),
-)
 
 
 @pytest.mark.parametrize(

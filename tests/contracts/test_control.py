@@ -12,29 +12,17 @@ import pytest
 
 from orchd.api.routes import ROUTES
 from orchd.http1.messages import Head, Request, Response
-from orchd.runner.exit_status import ExitStatus
-from orchd.runner.incident import KEPT, Incident
+from orchd.runner.incident import KEPT
 from orchd.runner.lifecycle import State
 from orchd.runner.output import TAIL_LINES
 from tests.contracts.documents import FOLDER, read_contract, validator
-from tests.fakes.house import TASK_ID, FakeDevice, FakeReplica, FakeService, build_context
+from tests.fakes.house import DEATH, FakeDevice, FakeReplica, FakeService, build_context
 
 CONTRACT = read_contract("control.yaml")
 HEALTH = validator("control.yaml", "Health")
 SCHEMAS = CONTRACT["components"]["schemas"]
 OPERATIONS = {"/health": "getHealth", "/metrics": "getMetrics"}
 
-DEATH = Incident(
-    ended_at=1_700_000_000.25,
-    replica_id="chat-0",
-    device="GPU-0",
-    pid=4242,
-    cause="was ended by SIGKILL: it said nothing",
-    exit_status=ExitStatus(None, "SIGKILL"),
-    last_lines=("loading",),
-    memory_before_bytes=900,
-    tasks=(TASK_ID,),
-)
 LOST = FakeDevice(None, 1, None, None, None, 0, None, "has fallen off the bus")
 
 

@@ -13,6 +13,7 @@ from orchd.engines.adapter import Generation
 from orchd.metrics.collector import Collector
 from orchd.metrics.cpu_watch import CpuUse
 from orchd.metrics.registry import Registry
+from orchd.runner.exit_status import ExitStatus
 from orchd.runner.incident import Incident
 from orchd.serving.dispatch import Slots
 from orchd.serving.entry import Entry, Reader
@@ -22,6 +23,21 @@ from orchd.serving.service import Service
 from orchd.serving.task import Admitted, Priority, Rejected, Task, TaskEvent, TaskSpec
 
 TASK_ID = "123e4567-e89b-12d3-a456-426614174000"
+
+
+DEATH = Incident(
+    ended_at=1_700_000_000.25,
+    replica_id="chat-0",
+    device="GPU-0",
+    pid=4242,
+    cause="was ended by SIGKILL: it said nothing",
+    exit_status=ExitStatus(None, "SIGKILL"),
+    last_lines=("loading", "bye"),
+    memory_before_bytes=900,
+    ready_s=12.3456,
+    tasks=(TASK_ID,),
+)
+"""An engine's, with something for each key that is shown of it."""
 
 
 @dataclass

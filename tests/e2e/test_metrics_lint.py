@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,36 +40,39 @@ def run(*command: str, page: str | None = None) -> subprocess.CompletedProcess[s
     )
 
 
-def assert_clean(lint: list[str], daemon: RunningDaemon, when: str) -> None:
+def find_fault_by_lint(lint: list[str], daemon: RunningDaemon) -> str:
     done = run(*lint, f"http://127.0.0.1:{daemon.port}/metrics")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), when
-    if promtool := shutil.which("promtool"):
-        done = run(promtool, "check", "metrics", page=scrape(daemon).text)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), when
+    return f"{done.returncode}{done.stdout}{done.stderr}"
 
 
-def test_a_running_daemon_is_clean_at_every_moment(tmp_path: Path, lint: list[str]) -> None:
+def find_fault_by_promtool(lint: list[str], daemon: RunningDaemon) -> str:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("no promtool on PATH: pages were checked by our own lint alone")
+    done = run(promtool, "check", "metrics", page=scrape(daemon).text)
+    return f"{done.returncode}{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("find_fault", [find_fault_by_lint, find_fault_by_promtool])
+def test_a_running_daemon_is_clean_at_every_moment(
+    tmp_path: Path, lint: list[str], find_fault: Callable[[list[str], RunningDaemon], str]
+) -> None:
     config = write_config(tmp_path, pool="queue = { interactive = 2 }", load_s=4)
     with run_daemon(config) as daemon:
         assert daemon.ask("POST", "/v1/tasks", {"prompt": "hello"}).status == 503
-        assert_clean(lint, daemon, "while it loads")
+        assert find_fault(lint, daemon) == "0", "while it loads"
         daemon.hear("became ready")
-        assert_clean(lint, daemon, "before any task")
+        assert find_fault(lint, daemon) == "0", "before any task"
         read_events(daemon.submit("[tokens 5]"))
         running = daemon.submit("[tokens 3] [hang 3]")
         running.readline()
         statuses = [daemon.ask("POST", "/v1/tasks", {"prompt": "hello"}).status for _ in range(3)]
         assert statuses == [202, 202, 429]
         assert daemon.ask("POST", "/v1/tasks", {}).status == 400
-        assert_clean(lint, daemon, "while it is busy")
+        assert find_fault(lint, daemon) == "0", "while it is busy"
         os.kill(daemon.hear_engine(), signal.SIGKILL)
         assert read_events(running)[-1][1]["code"] == "WORKER_RESET"
-        assert_clean(lint, daemon, "after its engine has died")
-
-
-def test_without_promtool_half_of_it_is_not_checked() -> None:
-    if shutil.which("promtool") is None:
-        pytest.skip("no promtool on PATH: pages were checked by our own lint alone")
+        assert find_fault(lint, daemon) == "0", "after its engine has died"
 
 
 @pytest.mark.parametrize(

@@ -35,10 +35,9 @@ from orchd.runner.learned import Learned, footprints_file
 from orchd.runner.nvml import NvmlReader
 from orchd.runner.process_tree import list_tree
 from orchd.runner.reckoner import Reckoner
-from orchd.runner.slot_gate import SlotGate
 from orchd.runner.supervisor import Supervisor
-from orchd.serving.service import Runner, Service
-from orchd.serving.world import Outage
+from orchd.serving.service import Service
+from orchd.serving.world import Outage, Runner
 
 log = logging.getLogger("orchd")
 
@@ -80,6 +79,7 @@ def _build(config: Config, token: Token, learned: Learned) -> _House:
     runner = Runner(
         explain=lambda pool_id: Outage(supervisor.explain(pool_id), supervisor.retry_s(pool_id)),
         spare_vram_bytes=lambda replica_id: supervisor.spare_vram_bytes(replica_id),
+        config=lambda pool_id: supervisor.config(pool_id),
         report_stuck=lambda *report: supervisor.report_stuck(*report),
     )
     registry = Registry(
@@ -87,15 +87,13 @@ def _build(config: Config, token: Token, learned: Learned) -> _House:
         lambda pool_id: {replica.replica_id for replica in supervisor.statuses(pool_id)},
     )
     service = Service(config, ADAPTERS, wire.encode_event, runner, tally=registry)
-    gate = SlotGate(service.open_slots, service.close_slots)
     guard, reckoner = Guard(engines_folder(os.environ)), Reckoner(ADAPTERS, learned)
     supervisor: Supervisor = Supervisor(
-        config, ADAPTERS, gate, NvmlReader().read, reckoner, guard=guard
+        config, ADAPTERS, service, NvmlReader().read, reckoner, guard=guard
     )
     cpu_watch = CpuWatch(lambda: _list_pids_on_cpu(config, supervisor), list_tree)
     context = Context(
-        *(service, config.pools, supervisor.statuses, supervisor.incidents),
-        *(supervisor.devices, lambda: supervisor.snapshot.reason),
+        *(service, supervisor.pools, supervisor.devices, lambda: supervisor.snapshot.reason),
         Meters(
             *(registry, Collector(registry)),
             *(lambda device: supervisor.snapshot.find(device), cpu_watch.use_of),
@@ -122,6 +120,7 @@ async def _run(
     log.info(words, config.server.stop_grace_s)
     service, supervisor = house.service, house.supervisor
     service.stop_admission()
+    await supervisor.stop_reloads()
     await _until(hurry, service.finish_tasks(config.server.stop_grace_s))
     await service.end_tasks()
     await house.server.stop(_CONNECTION_GRACE_S)

@@ -69,7 +69,7 @@ ROOMS: dict[str, Room] = {
         ),
         shells=(
             *("relay", "service", "slot_watch", "stall_watch", "aftermath", "pool", "register"),
-            "refusals",
+            *("refusals", "abandonment"),
         ),
         imports=("engines", "errors", "config"),
         shells_import=("logs",),
@@ -78,15 +78,16 @@ ROOMS: dict[str, Room] = {
     "runner": Room(
         pure=(
             *("lifecycle", "restart", "output", "environment", "status", "slot_gate"),
-            *("exit_status", "incident", "history", "load_progress"),
+            *("exit_status", "incident", "history", "load_progress", "mailbox"),
             *("snapshot", "allowed", "placement", "ledger", "room"),
+            *("reload", "reload_status", "model_history", "held_gate"),
             *("footprint", "reckoning", "model_facts", "gguf", "gguf_cursor", "tensor_types"),
             *("remembered",),
         ),
         shells=(
             *("devices", "nvml", "host_memory", "resources", "returns", "turns"),
             *("ports", "process", "launch", "readiness", "replica", "retry", "supervisor"),
-            *("attempt", "listener", "process_tree"),
+            *("attempt", "listener", "process_tree", "generation", "pool", "reloading"),
             *("executable", "slow_call", "reckoner", "model_file", "learned", "guard"),
             "guardian_process",
         ),

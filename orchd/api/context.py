@@ -19,6 +19,10 @@ class ReplicaView(Protocol):
     @property
     def replica_id(self) -> str: ...
     @property
+    def model(self) -> str: ...
+    @property
+    def is_active(self) -> bool: ...
+    @property
     def device(self) -> str | None: ...
     @property
     def state(self) -> str: ...
@@ -91,6 +95,34 @@ class IncidentView(Protocol):
     def last_lines(self) -> Sequence[str]: ...
 
 
+class ReloadView(Protocol):
+    """A reload under way, as the supervisor shows it."""
+
+    @property
+    def new_model_ref(self) -> str: ...
+    @property
+    def strategy(self) -> str | None: ...
+    @property
+    def step(self) -> str: ...
+    @property
+    def so_far_s(self) -> float: ...
+
+
+class PoolView(Protocol):
+    """A pool as the supervisor shows it."""
+
+    @property
+    def config(self) -> PoolConfig: ...
+    @property
+    def retired(self) -> Sequence[str]: ...
+    @property
+    def reload(self) -> ReloadView | None: ...
+    @property
+    def replicas(self) -> Sequence[ReplicaView]: ...
+    @property
+    def incidents(self) -> Sequence[IncidentView]: ...
+
+
 class GpuView(Protocol):
     """A GPU as it was read last; None is what the driver does not tell."""
 
@@ -118,11 +150,8 @@ class Context:
     """The house behind the handlers."""
 
     service: Service
-    pools: tuple[PoolConfig, ...]
-    replicas: Callable[[str], Sequence[ReplicaView]]
-    """The replicas of a pool, by its id."""
-    incidents: Callable[[str], Sequence[IncidentView]]
-    """The last deaths of engines of a pool, by its id, the newest last."""
+    pools: Callable[[], Sequence[PoolView]]
+    """How every pool stands, in the configuration's order."""
     devices: Callable[[], Sequence[DeviceView]]
     """The GPUs as they were seen last."""
     devices_reason: Callable[[], str | None]

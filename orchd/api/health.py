@@ -9,8 +9,7 @@ from typing import Any
 
 import orchd
 from orchd.api import wire
-from orchd.api.context import Context, DeviceView, IncidentView, ReplicaView
-from orchd.config.model import PoolConfig
+from orchd.api.context import Context, DeviceView, IncidentView, PoolView, ReloadView, ReplicaView
 from orchd.http1.messages import Reply, Request
 
 _COMING = ("placing", "loading")
@@ -18,46 +17,60 @@ _COMING = ("placing", "loading")
 
 def show(context: Context, request: Request) -> Reply:
     """GET /health"""
-    pools = [_describe_pool(context, pool) for pool in context.pools]
-    views = [view for pool in context.pools for view in context.replicas(pool.id)]
-    status = "unavailable" if context.service.is_stopping else decide_status(views)
+    pools = context.pools()
+    replicas = [replica for pool in pools for replica in pool.replicas if replica.is_active]
+    is_held = any(context.service.is_held(pool.config.id) for pool in pools)
+    is_stopping = context.service.is_stopping
+    status = "unavailable" if is_stopping else decide_status(replicas, is_held=is_held)
     can_serve = status in ("ok", "degraded")
     body = {
         "status": status,
         "version": orchd.__version__,
-        "pools": pools,
+        "pools": [_describe_pool(context, pool) for pool in pools],
         "devices": [_describe_device(device) for device in context.devices()],
         "devices_reason": context.devices_reason(),
     }
     return wire.json_response(HTTPStatus.OK if can_serve else HTTPStatus.SERVICE_UNAVAILABLE, body)
 
 
-def decide_status(replicas: Sequence[ReplicaView]) -> str:
-    """One word for all replicas: ``ok``, ``degraded``, ``starting`` or ``unavailable``.
+def decide_status(replicas: Sequence[ReplicaView], *, is_held: bool = False) -> str:
+    """One word for all active replicas: ``ok``, ``degraded``, ``starting`` or ``unavailable``.
 
     ``starting`` is a first start that has not failed; no replica at all is one not planned yet.
+    Where a pool is held, a reload has its replicas down, and tasks are admitted and wait.
     """
     ready = [replica.reason is None for replica in replicas]
-    if ready and all(ready):
+    if ready and all(ready) and not is_held:
         return "ok"
-    if any(ready):
+    if any(ready) or is_held:
         return "degraded"
     is_first_start = any(r.state in _COMING and not r.has_failed for r in replicas)
     return "starting" if is_first_start or not replicas else "unavailable"
 
 
-def _describe_pool(context: Context, pool: PoolConfig) -> dict[str, Any]:
-    replicas = context.replicas(pool.id)
-    versions = [replica.engine_version for replica in replicas if replica.engine_version]
+def _describe_pool(context: Context, pool: PoolView) -> dict[str, Any]:
+    pool_id = pool.config.id
+    versions = [replica.engine_version for replica in pool.replicas if replica.engine_version]
     return {
-        "pool_id": pool.id,
-        "engine": pool.engine,
+        "pool_id": pool_id,
+        "engine": pool.config.engine,
         "engine_version": versions[0] if versions else None,
-        "model": pool.model,
+        "model": pool.config.model,
         "model_state": "Active",
-        "queue": {p.value: n for p, n in context.service.queue_depths(pool.id).items()},
-        "replicas": [_describe_replica(context, pool.id, replica) for replica in replicas],
-        "incidents": [_describe_incident(incident) for incident in context.incidents(pool.id)],
+        "retired": list(pool.retired),
+        "reload": None if pool.reload is None else _describe_reload(pool.reload),
+        "queue": {p.value: n for p, n in context.service.queue_depths(pool_id).items()},
+        "replicas": [_describe_replica(context, pool_id, replica) for replica in pool.replicas],
+        "incidents": [_describe_incident(incident) for incident in pool.incidents],
+    }
+
+
+def _describe_reload(reload: ReloadView) -> dict[str, Any]:
+    return {
+        "new_model_ref": reload.new_model_ref,
+        "strategy": reload.strategy,
+        "step": reload.step,
+        "so_far_s": round(reload.so_far_s, 3),
     }
 
 
@@ -65,6 +78,7 @@ def _describe_replica(context: Context, pool_id: str, replica: ReplicaView) -> d
     slots = context.service.slots(pool_id, replica.replica_id)
     return {
         "replica_id": replica.replica_id,
+        "model": replica.model,
         "device": replica.device,
         "state": replica.state,
         "pid": replica.pid,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from orchd.api.context import Context, ReplicaView
-from orchd.config.model import PoolConfig
+from orchd.api.context import Context, PoolView, ReplicaView
 from orchd.http1.messages import Headers, Reply, Request, Response
 from orchd.metrics.collector import DeviceUse, PoolNow, ReplicaNow
 from orchd.metrics.exposition import CONTENT_TYPE, write_exposition
@@ -16,23 +15,24 @@ _CPU = "cpu"
 
 def show(context: Context, request: Request) -> Reply:
     """GET /metrics"""
-    pools = [_look_at_pool(context, pool) for pool in context.pools]
+    pools = [_look_at_pool(context, pool) for pool in context.pools()]
     families = context.meters.collector.collect(pools)
     return Response(HTTPStatus.OK, write_exposition(families), _HEADERS)
 
 
-def _look_at_pool(context: Context, pool: PoolConfig) -> PoolNow:
-    depths = context.service.queue_depths(pool.id)
+def _look_at_pool(context: Context, pool: PoolView) -> PoolNow:
+    depths = context.service.queue_depths(pool.config.id)
     return PoolNow(
-        pool_id=pool.id,
-        engine=pool.engine,
-        model_id=pool.model,
+        pool_id=pool.config.id,
+        engine=pool.config.engine,
+        model_id=pool.config.model,
+        retired=pool.retired,
         depths={priority.value: depth for priority, depth in depths.items()},
         replicas=[
             ReplicaNow(
                 replica.replica_id, replica.engine_version, _look_at_device(context, replica)
             )
-            for replica in context.replicas(pool.id)
+            for replica in pool.replicas
         ],
     )
 

@@ -47,6 +47,9 @@ class PoolNow:
     pool_id: str
     engine: str
     model_id: str
+    """The active model."""
+    retired: Sequence[str]
+    """Models that it has replaced."""
     depths: Mapping[str, int]
     """Waiting tasks, for each priority."""
     replicas: Sequence[ReplicaNow]
@@ -91,8 +94,7 @@ class Collector:
             catalog.TOKENS_OUT: ((labels, count.tokens_out) for labels, count in counts),
             catalog.GPU_UTILIZATION: ((labels, use.utilization) for labels, use in uses),
             catalog.VRAM_USED: ((labels, use.used_bytes) for labels, use in uses),
-            # Two pools may serve the same model.
-            catalog.MODEL_STATE: {(p.now.model_id, ModelState.ACTIVE): 1 for p in pools}.items(),
+            catalog.MODEL_STATE: _list_models(pools),
         }
         # Lists, since CPython keeps some hundreds of KiB of the tuples that it has made of
         # generators, a few with every page.
@@ -140,3 +142,14 @@ def _list_depths(pools: Sequence[_Labelled]) -> Iterator[tuple[tuple[str, ...], 
     for pool in pools:
         for priority, depth in pool.now.depths.items():
             yield (*pool.labels, priority), depth
+
+
+def _list_models(pools: Sequence[_Labelled]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Each model once: one pool may serve what another has retired."""
+    active = dict.fromkeys(pool.now.model_id for pool in pools)
+    retired = dict.fromkeys(model_id for pool in pools for model_id in pool.now.retired)
+    for model_id in active:
+        yield (model_id, ModelState.ACTIVE), 1
+    for model_id in retired:
+        if model_id not in active:
+            yield (model_id, ModelState.RETIRED), 1

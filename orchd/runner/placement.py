@@ -9,8 +9,9 @@ are never promised the same. Devices are known by UUID: CUDA's order and NVML's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import assert_never
 
 from orchd.config.model import PoolConfig
@@ -83,15 +84,27 @@ class ReplicaPlan:
 def plan_replicas(pool: PoolConfig, snapshot: Snapshot) -> tuple[ReplicaPlan, ...]:
     """The replicas that a pool wants on this machine; none where it is per device and there is
     none."""
-    if pool.replicas == "per-device":
-        uuids = allow(pool.devices, snapshot).uuids
-        each: list[tuple[str, ...]] = [
-            (gpu.uuid,) for gpu in snapshot.each() if gpu.uuid is not None and gpu.uuid in uuids
-        ]
-        each += [(CPU,)] if CPU in pool.devices else []
-    else:
-        each = [pool.devices] * pool.replicas
-    return tuple(ReplicaPlan(f"{pool.id}-{n}", devices) for n, devices in enumerate(each))
+    return number_replicas(pool.id, list_wanted(pool, snapshot))
+
+
+def list_wanted(pool: PoolConfig, snapshot: Snapshot) -> list[tuple[str, ...]]:
+    """For each replica that a pool wants on this machine, the devices that it may get."""
+    if pool.replicas != "per-device":
+        return [pool.devices] * pool.replicas
+    uuids = allow(pool.devices, snapshot).uuids
+    each: list[tuple[str, ...]] = [
+        (gpu.uuid,) for gpu in snapshot.each() if gpu.uuid is not None and gpu.uuid in uuids
+    ]
+    return each + ([(CPU,)] if CPU in pool.devices else [])
+
+
+def number_replicas(
+    pool_id: str, wanted: Sequence[tuple[str, ...]], taken: Collection[str] = ()
+) -> tuple[ReplicaPlan, ...]:
+    """Replicas for these devices, under the lowest ids that are not ``taken``."""
+    numbered = (f"{pool_id}-{n}" for n in count())
+    free = (replica_id for replica_id in numbered if replica_id not in taken)
+    return tuple(ReplicaPlan(next(free), devices) for devices in wanted)
 
 
 def available_bytes(total_bytes: int, free_bytes: int, reserved: Sequence[Reservation]) -> int:

@@ -1,11 +1,11 @@
 """One replica: the shell that does what the lifecycle table answers.
 
-``_post`` takes one event at a time to its end, also when an action brings the next event about, so
-the table always sees the state that it left. Work that takes time (placing, proving, stopping, the
-wait for a retry) is one asyncio task or timer at most, and ends in an event; who waits because
-there is no room is woken before its time once there is.
+Events come through a mailbox, one at a time, so the table always sees the state that it left. Work
+that takes time (placing, proving, stopping, the wait for a retry) is one asyncio task or timer at
+most, and ends in an event; who waits because there is no room is woken before its time once there
+is.
 
-Invariants: only ``_post`` sets ``state``; only ``want`` and ``unwant`` say whether it is wanted; a
+Invariants: only ``_step`` sets ``state``; only ``want`` and ``unwant`` say whether it is wanted; a
 reservation and a port are held from PLACED until GIVE_BACK, which comes only once the process is
 reaped, or are left to a process that cannot be killed; slots are open in READY only.
 """
@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 
 from orchd.config.model import PoolConfig
@@ -26,6 +25,7 @@ from orchd.runner.exit_status import ExitStatus
 from orchd.runner.history import History
 from orchd.runner.incident import Incident, IncidentLog
 from orchd.runner.lifecycle import Action, Event, State
+from orchd.runner.mailbox import Mailbox
 from orchd.runner.placement import ReplicaPlan
 from orchd.runner.resources import Lease, NoRoom, OnReturned, Resources
 from orchd.runner.restart import Timing
@@ -48,6 +48,7 @@ class Replica:
         gate: SlotGate,
         timing: Timing,
         incidents: IncidentLog,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.plan = plan
         self._pool = pool
@@ -58,17 +59,16 @@ class Replica:
         self._incidents = incidents
         self._loop = asyncio.get_running_loop()
         self._is_wanted = False
-        self._state = State.DOWN
+        self.state = State.DOWN
         self._since_s = self._loop.time()
         self._is_down = asyncio.Event()
-        self._events: deque[Event] = deque()
-        self._is_posting = False
+        self._post = Mailbox(self._step, on_change).post
         self._work: asyncio.Task[None] | None = None
         self._retry = Retry(resources, lambda: self._post(Event.RETRY_DUE))
         self._lease: Lease | None = None
-        self._no_room: NoRoom | None = None
+        self.no_room: NoRoom | None = None
         self._attempt: Attempt | None = None
-        self._history = History(timing.restart)
+        self.history = History(timing.restart)
         self._death: Incident | None = None
         self._on_returned: OnReturned | None = None
         self._version: str | None = None
@@ -92,69 +92,69 @@ class Replica:
     def want(self) -> None:
         """Bring it up, and up again after every failure; one that is being stopped, after that."""
         self._is_wanted = True
-        if self._state is State.DOWN:
-            self._history.forget_failure()
+        if self.state is State.DOWN:
+            self.history.forget_failure()
             self._decide_next()
 
     async def unwant(self) -> None:
         """Take it down; returns when its process is gone and all that it held is given back."""
-        self._is_wanted = False
-        self._history.forget_failure()
-        if self._state is not State.DOWN:
+        self._give_up()
+        if self.state is not State.DOWN:
             self._post(Event.STOP)
         # Not until it is seen to be DOWN: wanted again, it stays so for this one loop turn only.
-        if self._state is not State.DOWN:
+        if self.state is not State.DOWN:
             await self._is_down.wait()
+
+    def retire(self) -> Coroutine[None, None, None]:
+        """Give it no more tasks from now on; the answer, awaited, takes it down once it is idle."""
+        if self.state is not State.READY:
+            return self.unwant()
+        self._give_up()  # should it die before, nobody wants it back
+        return self._unwant_after(self._gate.retire_slots(*self._names))
+
+    async def _unwant_after(self, idle: Awaitable[None]) -> None:
+        await idle
+        await self.unwant()
 
     def report_stuck(self, reason: str) -> None:
         """Start it afresh: it does not do as it should. Nothing happens where it is not ready."""
-        if self._state is State.READY:
-            self._history.condemn(reason)
+        if self.state is State.READY:
+            self.history.condemn(reason)
             self._post(Event.STUCK)
 
     def hurry(self) -> None:
         """Do not wait any longer for an engine that is being stopped."""
-        if self._state is State.STOPPING:
+        if self.state is State.STOPPING:
             self._held_attempt().kill()
 
     def lose_device(self, why: str) -> None:
         """Its GPU computes nothing any more: it is tried elsewhere, or here once that is back."""
-        if self._state in (State.LOADING, State.READY):
-            self._history.condemn(f"its device {self._held_lease().device} {why}")
+        if self.state in (State.LOADING, State.READY):
+            self.history.condemn(f"its device {self._held_lease().device} {why}")
             self._post(Event.DEVICE_LOST)
 
     def status(self) -> ReplicaStatus:
         """How it stands now."""
-        history, so_far_s = self._history, self._loop.time() - self._since_s
+        history, so_far_s = self.history, self._loop.time() - self._since_s
         left_s = max(history.delay_s - so_far_s, 0.0)
         return ReplicaStatus(
             replica_id=self.plan.replica_id,
+            model=self._pool.model,
             device=None if self._lease is None else self._lease.device,
-            state=self._state,
+            state=self.state,
             pid=None if self._attempt is None else self._attempt.pid,
             restarts=history.restarts,
-            reason=explain(self._state, so_far_s, history.failure, history.delay_s),
+            reason=explain(self.state, so_far_s, history.failure, history.delay_s),
             engine_version=self._version,
             has_failed=bool(history.failure),
-            retry_s=left_s if self._state is State.BACKOFF else None,
+            retry_s=left_s if self.state is State.BACKOFF else None,
         )
 
     # -- the machine ---------------------------------------------------------------------------
 
-    def _post(self, event: Event) -> None:
-        self._events.append(event)
-        if self._is_posting:
-            return
-        self._is_posting = True
-        try:
-            while self._events:
-                self._step(self._events.popleft())
-        finally:
-            self._is_posting = False
-
     def _step(self, event: Event) -> None:
-        state, actions = lifecycle.step(self._state, event)
-        self._state, self._since_s = state, self._loop.time()
+        state, actions = lifecycle.step(self.state, event)
+        self.state, self._since_s = state, self._loop.time()
         if state is State.DOWN:
             self._is_down.set()
         else:
@@ -167,7 +167,7 @@ class Replica:
                 log.exception("%s failed replica=%s", action, self.plan.replica_id)
 
     def _start_work(self, work: Coroutine[None, None, None]) -> None:
-        name = f"replica {self.plan.replica_id} {self._state}"
+        name = f"replica {self.plan.replica_id} {self.state}"
         self._work = self._loop.create_task(work, name=name)
 
     def _cancel_work(self) -> None:
@@ -178,28 +178,26 @@ class Replica:
     # -- actions -------------------------------------------------------------------------------
 
     async def _place(self) -> None:
+        self.no_room = None
         try:
             outcome = await self._resources.place(self.plan, self._pool)
         except HostError as error:
-            self._find_no_device(str(error))
+            self._fail_to_start(str(error), Event.NO_FIT)
         except Exception:
             log.exception("placement failed replica=%s", self.plan.replica_id)
-            self._find_no_device("a bug in orchd")
+            self._fail_to_start("a bug in orchd", Event.NO_FIT)
         else:
             match outcome:
                 case NoRoom(reason):
-                    self._find_no_device(reason, outcome)
+                    self.no_room = outcome
+                    self._fail_to_start(reason, Event.NO_FIT)
                 case Lease():
                     self._lease = outcome
                     self._post(Event.PLACED)
 
-    def _find_no_device(self, reason: str, no_room: NoRoom | None = None) -> None:
-        self._no_room = no_room
-        self._fail_to_start(reason, Event.NO_FIT)
-
     def _fail_to_start(self, reason: str, event: Event) -> None:
         log.warning("could not start pool=%s replica=%s: %s", *self._names, reason)
-        self._history.fail(reason)
+        self.history.fail(reason)
         self._post(event)
 
     def _spawn(self) -> None:
@@ -214,18 +212,18 @@ class Replica:
             self._fail_to_start("a bug in orchd", Event.SPAWN_FAILED)
         else:
             self._version = self._attempt.version
-            self._history.begin()
+            self.history.begin()
             self._start_work(self._prove(self._attempt))
 
     async def _prove(self, attempt: Attempt) -> None:
         try:
             await attempt.prove()
         except EngineError as error:
-            self._history.condemn(str(error))
+            self.history.condemn(str(error))
             self._post(Event.LOAD_FAILED)
         except Exception:
             log.exception("readiness check failed replica=%s", self.plan.replica_id)
-            self._history.condemn("a bug in orchd")
+            self.history.condemn("a bug in orchd")
             self._post(Event.LOAD_FAILED)
         else:
             self._version = attempt.version
@@ -233,19 +231,19 @@ class Replica:
 
     def _open_slots(self) -> None:
         log.info("became ready pool=%s replica=%s", *self._names)
-        self._history.become_ready(self._loop.time())
-        self._gate.open_slots(self._pool.id, self._held_attempt().endpoint, self._pool.slots)
+        self.history.become_ready(self._loop.time())
+        self._gate.open_slots(self._pool, self._held_attempt().endpoint)
 
     def _close_slots(self) -> None:
         tasks = self._gate.close_slots(*self._names)
-        self._history.cease(tasks, self._loop.time())
+        self.history.cease(tasks, self._loop.time())
 
     async def _stop(self, grace_s: float) -> None:
         if not await self._held_attempt().stop(grace_s, self._timing.kill_timeout_s):
             self._end(Event.KILL_TIMED_OUT, None)
 
     def _record(self) -> None:
-        death = self._history.end(self._death)
+        death = self.history.end(self._death)
         self._on_returned = None if death is None else self._incidents.add(death)
         if death is not None:
             log.warning(
@@ -264,24 +262,27 @@ class Replica:
 
     def _decide_next(self) -> None:
         following = lifecycle.decide_next(
-            is_wanted=self._is_wanted, has_failed=bool(self._history.failure)
+            is_wanted=self._is_wanted, has_failed=bool(self.history.failure)
         )
         if following is not None:
             self._post(following)
 
     def _schedule_retry(self) -> None:
-        delay_s = self._history.plan_retry()
+        delay_s = self.history.plan_retry()
         log.info("tries again in %g s pool=%s replica=%s", delay_s, *self._names)
-        self._retry.schedule(delay_s, self._no_room)
-        self._no_room = None
+        self._retry.schedule(delay_s, self.no_room)
 
     def _end(self, event: Event, exit_status: ExitStatus | None) -> None:
         """Its process is gone, or cannot be made to go."""
-        verdict = self._history.verdict
-        is_asked = self._state is State.STOPPING and not verdict and exit_status is not None
+        verdict = self.history.verdict
+        is_asked = self.state is State.STOPPING and not verdict and exit_status is not None
         attempt = self._held_attempt()
         self._death = None if is_asked else attempt.describe_end(exit_status, verdict)
         self._post(event)
+
+    def _give_up(self) -> None:
+        self._is_wanted = False
+        self.history.forget_failure()
 
     # -- what it holds -------------------------------------------------------------------------
 
@@ -290,9 +291,9 @@ class Replica:
         return self._pool.id, self.plan.replica_id
 
     def _held_lease(self) -> Lease:
-        assert self._lease is not None, f"{self.plan.replica_id} holds nothing in {self._state}"
+        assert self._lease is not None, f"{self.plan.replica_id} holds nothing in {self.state}"
         return self._lease
 
     def _held_attempt(self) -> Attempt:
-        assert self._attempt is not None, f"{self.plan.replica_id} runs nothing in {self._state}"
+        assert self._attempt is not None, f"{self.plan.replica_id} runs nothing in {self.state}"
         return self._attempt

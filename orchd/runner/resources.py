@@ -105,16 +105,24 @@ class Resources:
 
     # -- placing -------------------------------------------------------------------------------
 
+    async def needs(self, pool: PoolConfig) -> Needs:
+        """What a replica of the pool needs. Raises HostError where its model cannot be read."""
+        # What another daemon left may hold just the memory that is looked for.
+        await self._guard.sweep()
+        return await self._reckoner.needs(pool)
+
+    async def survey(self, pool: PoolConfig) -> Machine:
+        """What there is now for the pool, and what is promised of it."""
+        return self._machine(await self._see(pool.devices))
+
     async def place(self, plan: ReplicaPlan, pool: PoolConfig) -> Lease | NoRoom:
         """Choose a device for a replica, reserve what it needs there, and wait for its turn.
 
         Raises HostError where the model cannot be read or no port is free.
         """
-        # What another daemon left may hold just the memory that is looked for.
-        await self._guard.sweep()
-        needs = await self._reckoner.needs(pool)
+        needs = await self.needs(pool)
         while True:
-            snapshot = await self._see(plan)
+            snapshot = await self._see(plan.devices)
             outcome = decide_placement(plan.devices, needs, self._machine(snapshot))
             if isinstance(outcome, NoFit):
                 # What a replica that is gone has still to give back may be just what lacks: its
@@ -158,9 +166,9 @@ class Resources:
         key = secrets.token_urlsafe(32)
         return Lease(holding.device, footprint, port, key, is_cpu_shared, holding)
 
-    async def _see(self, plan: ReplicaPlan) -> Snapshot:
+    async def _see(self, devices: tuple[str, ...]) -> Snapshot:
         # Who is on the CPU alone must not wait for a driver.
-        return self._monitor.snapshot if plan.devices == (CPU,) else await self._monitor.fresh()
+        return self._monitor.snapshot if devices == (CPU,) else await self._monitor.fresh()
 
     def _machine(self, snapshot: Snapshot, without: Holding | None = None) -> Machine:
         reservations = self._ledger.reservations(snapshot, read_anonymous_bytes, without)

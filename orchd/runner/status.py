@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from orchd.config.model import PoolConfig
+from orchd.runner.incident import Incident
 from orchd.runner.lifecycle import State
 from orchd.runner.placement import Reservation
+from orchd.runner.reload_status import ReloadStatus
 from orchd.runner.snapshot import Gpu, Quarantined, Snapshot
 
 
@@ -15,6 +18,7 @@ class ReplicaStatus:
     """A replica as /health shows it."""
 
     replica_id: str
+    model: str
     device: str | None
     state: State
     pid: int | None
@@ -26,6 +30,23 @@ class ReplicaStatus:
     """Since it was last ready, whether or not a process was ever started."""
     retry_s: float | None = None
     """When it is tried again, where it waits for that."""
+    is_active: bool = True
+    """False where it comes or goes with a model that is not the active one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """A pool as /health and /metrics show it."""
+
+    config: PoolConfig
+    """As it is configured, with the model that is active."""
+    retired: Sequence[str]
+    """Models that reloads have replaced, the newest last."""
+    reload: ReloadStatus | None
+    """The one under way."""
+    replicas: Sequence[ReplicaStatus]
+    incidents: Sequence[Incident]
+    """The last deaths of its engines, the newest last."""
 
 
 def explain(state: State, so_far_s: float, failure: str, delay_s: float) -> str | None:

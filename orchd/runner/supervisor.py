@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from orchd.config.model import Config, PoolConfig
 from orchd.engines.adapter import Adapter
-from orchd.runner.allowed import CPU, allow
+from orchd.runner.allowed import CPU
 from orchd.runner.attempt import Attempt
 from orchd.runner.devices import INTERVAL_S, DeviceMonitor
 from orchd.runner.guard import Guard
-from orchd.runner.incident import Incident, IncidentLog
-from orchd.runner.lifecycle import State
-from orchd.runner.placement import ReplicaPlan, plan_replicas
+from orchd.runner.incident import IncidentLog
+from orchd.runner.placement import ReplicaPlan
+from orchd.runner.pool import Pool
 from orchd.runner.reckoner import Reckoner
+from orchd.runner.reload_status import Outcome, ReloadBusy, ReloadFailed
+from orchd.runner.reloading import Reload
 from orchd.runner.replica import Replica
 from orchd.runner.resources import Resources
 from orchd.runner.restart import Timing
-from orchd.runner.slot_gate import SlotGate
+from orchd.runner.slot_gate import PoolGate, SlotGate
 from orchd.runner.snapshot import NoReading, Reading, Snapshot
-from orchd.runner.status import DeviceStatus, ReplicaStatus, decide_retry_s
+from orchd.runner.status import DeviceStatus, PoolStatus, ReplicaStatus, decide_retry_s
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +40,13 @@ class Supervisor:
         self,
         config: Config,
         adapters: Mapping[str, Adapter],
-        gate: SlotGate,
+        gate: PoolGate,
         read_gpus: Callable[[], Reading | NoReading],
         reckoner: Reckoner,
         timing: Timing | None = None,
         sample_interval_s: float = INTERVAL_S,
         guard: Guard | None = None,
     ) -> None:
-        self._pools = config.pools
         self._adapters = adapters
         self._gate = gate
         self._timing = timing or Timing()
@@ -57,20 +58,26 @@ class Supervisor:
         # replica that is its own.
         self._monitor.watch(self._follow)
         self._resources = Resources(self._monitor, reckoner, cpu_replicas, guard=self._guard)
-        self._replicas: dict[str, list[Replica]] = {pool.id: [] for pool in config.pools}
-        self._incidents = {pool.id: IncidentLog() for pool in config.pools}
+        self._pools = {pool.id: self._build_pool(pool) for pool in config.pools}
+        self._reloads: dict[str, Reload] = {}
+        """Those under way, by pool id."""
         self._is_stopping = False
 
     async def start(self) -> None:
         """Want every replica of every pool; they come up, and up again, by themselves."""
         self._monitor.start()
-        for pool in self._pools:
+        for pool in self._pools.values():
             # Until the devices are seen, a pool per device has none but that of the CPU.
-            self._add_missing(pool, self._monitor.snapshot)
+            pool.start(self._monitor.snapshot)
+
+    async def stop_reloads(self) -> None:
+        """Begin no reload any more, and end those under way; their answers are given."""
+        self._is_stopping = True
+        await asyncio.gather(*(reload.stop() for reload in self._reloads.values()))
 
     async def stop(self) -> None:
         """Take every replica down; no engine process is left when this returns."""
-        self._is_stopping = True
+        await self.stop_reloads()
         await asyncio.gather(*(replica.unwant() for replica in self._all()))
         await self._resources.stop()
         await self._monitor.stop()
@@ -80,9 +87,27 @@ class Supervisor:
         for replica in self._all():
             replica.hurry()
 
+    def reload(self, pool_id: str, model_ref: str | None) -> asyncio.Future[Outcome]:
+        """Have the pool serve that model, or, where it is None, its own one afresh.
+
+        The answer comes when that is over, whoever waits for it; it is never cancelled.
+        """
+        if self._is_stopping:
+            return self._answer(ReloadFailed("the daemon is stopping"))
+        if (under_way := self._reloads.get(pool_id)) is not None:
+            status = under_way.status()
+            words = f"a reload to {status.new_model_ref} is under way for {status.so_far_s:.0f} s"
+            return self._answer(ReloadBusy(f"pool {pool_id}: {words}: it {status.step}"))
+        pool = self._pools[pool_id]
+        config = pool.models.configure(model_ref)
+        reload = Reload(pool, config, self._resources, self._gate)
+        self._reloads[pool_id] = reload
+        reload.start(on_end=lambda: self._reloads.pop(pool_id))
+        return reload.answer
+
     def report_stuck(self, pool_id: str, replica_id: str, reason: str) -> None:
         """A replica whose slots are open does not do as it should: start it afresh."""
-        for replica in self._replicas[pool_id]:
+        for replica in self._pools[pool_id].replicas():
             if replica.plan.replica_id == replica_id:
                 replica.report_stuck(reason)
 
@@ -93,19 +118,24 @@ class Supervisor:
         gpu = None if device is None else self._monitor.snapshot.find(device)
         return 0 if gpu is None else gpu.free_bytes
 
-    def statuses(self, pool_id: str) -> tuple[ReplicaStatus, ...]:
-        """How each replica of the pool stands; what it lacks stands for one that has no device."""
-        statuses = tuple(replica.status() for replica in self._replicas[pool_id])
-        return statuses or self._missing(pool_id)
+    def config(self, pool_id: str) -> PoolConfig:
+        """How the pool is configured, with the model that is active."""
+        return self._pools[pool_id].models.active
 
-    def incidents(self, pool_id: str) -> tuple[Incident, ...]:
-        """The last deaths of engines of the pool, the newest last."""
-        return self._incidents[pool_id].all()
+    def pools(self) -> list[PoolStatus]:
+        """How every pool stands, in the configuration's order."""
+        return [self._status(pool_id) for pool_id in self._pools]
+
+    def statuses(self, pool_id: str) -> Sequence[ReplicaStatus]:
+        """How each replica of the pool stands; what it lacks stands for one that has no device."""
+        return self._status(pool_id).replicas
 
     def explain(self, pool_id: str) -> str:
         """Why the pool cannot serve, for the user."""
-        statuses = self.statuses(pool_id)
-        reasons = [f"replica {s.replica_id}: {s.reason}" for s in statuses if s.reason is not None]
+        status = self._status(pool_id)
+        reasons = [f"replica {s.replica_id}: {s.reason}" for s in status.replicas if s.reason]
+        if (reload := status.reload) is not None:
+            reasons.insert(0, f"a reload to {reload.new_model_ref} {reload.step}")
         return "; ".join(reasons) or "its replicas are being planned"
 
     def retry_s(self, pool_id: str) -> float | None:
@@ -127,45 +157,40 @@ class Supervisor:
         return self._resources.is_untouched
 
     def _all(self) -> list[Replica]:
-        return [replica for pool in self._replicas.values() for replica in pool]
+        return [replica for pool in self._pools.values() for replica in pool.replicas()]
 
-    def _missing(self, pool_id: str) -> tuple[ReplicaStatus, ...]:
-        pool = next(pool for pool in self._pools if pool.id == pool_id)
-        if pool.replicas != "per-device" or not self._monitor.has_read:
-            return ()
-        complaints = allow(pool.devices, self.snapshot).complaints
-        reason = self.snapshot.reason or "; ".join(complaints)
-        return (ReplicaStatus(f"{pool_id}-0", None, State.BACKOFF, None, 0, reason, None, True),)
+    def _status(self, pool_id: str) -> PoolStatus:
+        reload = self._reloads.get(pool_id)
+        under_way = None if reload is None else reload.status()
+        return self._pools[pool_id].status(under_way, self._monitor.snapshot)
+
+    def _answer(self, outcome: Outcome) -> asyncio.Future[Outcome]:
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        answer.set_result(outcome)
+        return answer
 
     def _follow(self, snapshot: Snapshot) -> None:
         if self._is_stopping:
             return
-        for pool in self._pools:
-            if pool.replicas == "per-device":
-                self._add_missing(pool, snapshot)
+        for pool_id, pool in self._pools.items():
+            if pool_id not in self._reloads:
+                pool.follow(snapshot)
         for replica in self._all():
             device = replica.status().device
             gone = snapshot.find_quarantined(device) if device is not None else None
             if gone is not None and gone.is_lost:
                 replica.lose_device(gone.reason)
 
-    def _add_missing(self, pool: PoolConfig, snapshot: Snapshot) -> None:
-        """Want the replicas that the pool lacks on this machine."""
-        replicas = self._replicas[pool.id]
-        plans = plan_replicas(pool, snapshot)
-        if pool.replicas == "per-device":
-            have = {replica.plan.devices for replica in replicas}
-            new = [plan.devices for plan in plans if plan.devices not in have]
-            first = len(replicas)
-            plans = tuple(
-                ReplicaPlan(f"{pool.id}-{first + n}", devices) for n, devices in enumerate(new)
+    def _build_pool(self, config: PoolConfig) -> Pool:
+        incidents = IncidentLog()
+
+        def build(
+            config: PoolConfig, plan: ReplicaPlan, gate: SlotGate, on_change: Callable[[], None]
+        ) -> Replica:
+            adapter = self._adapters[config.engine]
+            start = partial(Attempt, config, adapter, self._resources, self._guard)
+            return Replica(
+                *(plan, config, start, self._resources, gate, self._timing, incidents, on_change)
             )
-        for plan in plans:
-            adapter = self._adapters[pool.engine]
-            start = partial(Attempt, pool, adapter, self._resources, self._guard)
-            replica = Replica(
-                *(plan, pool, start, self._resources, self._gate, self._timing),
-                self._incidents[pool.id],
-            )
-            replicas.append(replica)
-            replica.want()
+
+        return Pool(config, build, self._gate, incidents)

@@ -67,6 +67,8 @@ class Core:
         self._granted_s: dict[Grant, float] = {}
         """When each slot that is not released yet was given."""
         self._is_stopping = False
+        self.is_held = False
+        """It has no slots for a while, by intent, and goes on admitting."""
         self._todo = Todo()
 
     # -- what a client asks ------------------------------------------------------------------
@@ -144,6 +146,18 @@ class Core:
         self._dispatcher.open_slots(replica_id, total)
         self._dispatch()
 
+    def retire_slots(self, replica_id: str) -> Slots:
+        """A replica is granted no more tasks; it goes on with those that it has."""
+        return self._dispatcher.retire_slots(replica_id)
+
+    def hold(self) -> None:
+        """The slots are about to go and others to come: admit on, if that was so until now."""
+        self.is_held = bool(self._dispatcher.open_slots_total)
+
+    def resume(self) -> None:
+        """There are slots again, or none will come."""
+        self.is_held = False
+
     def close_slots(self, replica_id: str) -> tuple[str, ...]:
         """A replica takes no more tasks; the streams that it had end by themselves.
 
@@ -204,7 +218,7 @@ class Core:
         engine, pool_id = self._config.engine, self._config.id
         if self._is_stopping:
             return Rejected(Code.POOL_UNAVAILABLE, _STOPPING, engine, UNMEASURED_BACKOFF_S)
-        if not self._dispatcher.open_slots_total:
+        if not self._dispatcher.open_slots_total and not self.is_held:
             outage = self._world.explain()
             message, retry_s = f"pool {pool_id}: {outage.reason}", outage.retry_s
             backoff_s = UNMEASURED_BACKOFF_S if retry_s is None else retry_s

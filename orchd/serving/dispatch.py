@@ -5,7 +5,7 @@ there is no second copy of it for any of them. It is synchronous: on one event l
 the critical section.
 
 Invariants: a granted task holds exactly one slot until ``release``; a replica's busy slots are the
-tasks granted to it and not released; a replica that was closed, or that is doubted, is granted
+tasks granted to it and not released; a replica that was closed, retired or is doubted is granted
 nothing. One that opens again under the same id has slots of its own: grants from before concern
 only the slots that were closed.
 """
@@ -46,11 +46,17 @@ class Slots:
     breaks: int = 0
     """Tasks that it broke one after another, none ended well between them."""
     last_break: str = ""
+    is_retired: bool = False
+    """It finishes the tasks that it has, and is granted no more."""
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.busy
 
     @property
     def free(self) -> int:
         """How many tasks it can be given now."""
-        return 0 if self.doubts else self.total - self.busy
+        return 0 if self.doubts or self.is_retired else self.total - self.busy
 
     @property
     def fault(self) -> str | None:
@@ -97,11 +103,11 @@ class Dispatcher:
 
     @property
     def open_slots_total(self) -> int:
-        """Slots of all open replicas, busy or free; 0 means that nothing can serve."""
-        return sum(slots.total for slots in self._open.values())
+        """Slots of all replicas that are granted tasks, busy or free; 0: nothing can serve."""
+        return sum(slots.total for slots in self._open.values() if not slots.is_retired)
 
     def slots(self, replica_id: str) -> Slots | None:
-        """The replica's slots while it is open."""
+        """The replica's slots until it is closed."""
         return self._open.get(replica_id)
 
     def open_slots(self, replica_id: str, total: int) -> None:
@@ -109,8 +115,14 @@ class Dispatcher:
         assert replica_id not in self._open, f"{replica_id} is open already"
         self._open[replica_id] = Slots(replica_id, total)
 
+    def retire_slots(self, replica_id: str) -> Slots:
+        """A replica is granted no more tasks, and goes once it has finished those it has."""
+        slots = self._open[replica_id]
+        slots.is_retired = True
+        return slots
+
     def close_slots(self, replica_id: str) -> None:
-        """A replica takes no more tasks; those that it still has release what they hold."""
+        """A replica is gone, or as good as; the tasks that it has release what they hold."""
         self._open.pop(replica_id, None)
 
     def doubt(self, grant: Grant, why: Doubt) -> None:

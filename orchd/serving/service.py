@@ -15,12 +15,12 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from orchd.config.model import Config, PoolConfig
 from orchd.engines.adapter import Adapter, Done, Endpoint, PromptProgress, Refused
 from orchd.errors import Code
+from orchd.serving.abandonment import Abandonment
 from orchd.serving.aftermath import Patience, find_fault
 from orchd.serving.core import Core
 from orchd.serving.dispatch import Grant, Slots
@@ -35,21 +35,9 @@ from orchd.serving.relay import Listener, relay
 from orchd.serving.stall_watch import run_until_stall
 from orchd.serving.tally import NoTally, Tally
 from orchd.serving.task import Admitted, Broken, Bug, Priority, Rejected, Stalled
-from orchd.serving.world import Outage, World
+from orchd.serving.world import Runner, World
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Runner:
-    """What the service asks of those who run the replicas."""
-
-    explain: Callable[[str], Outage]
-    """By pool id, while it cannot serve."""
-    spare_vram_bytes: Callable[[str], int]
-    """By replica id: free VRAM on its device, as last seen."""
-    report_stuck: Callable[[str, str, str], None]
-    """Pool id, replica id, reason: the replica does not do as it should. Its slots are closed."""
 
 
 class Service:
@@ -65,7 +53,7 @@ class Service:
         tally: Tally | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._abandon_after_s = config.tasks.abandon_after_s
+        self._abandonment = Abandonment(config.tasks.abandon_after_s, self._loop, self.cancel)
         self._runner = runner
         self._patience = patience or Patience()
         self._tally = tally or NoTally()
@@ -81,14 +69,13 @@ class Service:
         self.is_stopping = False
         """Nothing is admitted any more."""
         self._runs: dict[Grant, asyncio.Task[bool]] = {}
-        self._clocks: dict[Entry, asyncio.TimerHandle] = {}
 
     # -- what a client asks ------------------------------------------------------------------
 
     def submit(self, request: TaskRequest) -> Admitted | Rejected:
         """Admit a task, or say why not; a rejected one leaves no trace."""
         task_id = request.task_id or str(uuid.uuid4())
-        spec = decide_spec(request, task_id, (pool.config for pool in self._pools.values()))
+        spec = decide_spec(request, task_id, map(self._runner.config, self._pools))
         if isinstance(spec, Rejected):
             return spec
         pool = self._pools[spec.pool_id]
@@ -102,7 +89,7 @@ class Service:
         self._register.add(entry)
         replica_id = None if entry.grant is None else entry.grant.slots.replica_id
         self._tally.count_enqueued(spec.pool_id, replica_id, spec.priority)
-        self._watch_abandonment(entry)
+        self._abandonment.watch(entry)
         self._do(pool)
         return pool.core.describe_admission(entry)
 
@@ -113,7 +100,7 @@ class Service:
     def open_reader(self, entry: Entry, cursor: int) -> Reader:
         """A reader of the task's events from number ``cursor`` on, up to the log's length."""
         assert 0 <= cursor <= len(entry.log), f"no event {cursor} in the log"
-        return Reader(entry, cursor, lambda: self._watch_abandonment(entry))
+        return Reader(entry, cursor, lambda: self._abandonment.watch(entry))
 
     def cancel(self, entry: Entry, reason: str = "cancelled by the client") -> None:
         """End a task wherever it stands; nothing happens to one that has ended."""
@@ -123,12 +110,27 @@ class Service:
 
     # -- what the supervisor tells -------------------------------------------------------------
 
-    def open_slots(self, pool_id: str, endpoint: Endpoint, slots: int) -> None:
-        """A replica is ready and takes that many tasks at once."""
-        pool = self._pools[pool_id]
-        pool.replicas[endpoint.replica_id] = Replica(endpoint, self._loop.create_future())
-        pool.core.open_slots(endpoint.replica_id, slots)
+    def open_slots(self, config: PoolConfig, endpoint: Endpoint) -> None:
+        """A replica of the pool is ready, with the model that ``config`` names."""
+        pool, future = self._pools[config.id], self._loop.create_future
+        pool.replicas[endpoint.replica_id] = Replica(config, endpoint, future(), future())
+        pool.core.open_slots(endpoint.replica_id, config.slots)
         self._do(pool)
+
+    def retire_slots(self, pool_id: str, replica_id: str) -> asyncio.Future[None]:
+        """A replica takes no more tasks; the answer is done once it has finished those it has."""
+        pool = self._pools[pool_id]
+        replica = pool.replicas[replica_id]
+        replica.note_work(pool.core.retire_slots(replica_id))
+        return replica.idle
+
+    def hold(self, pool_id: str) -> None:
+        """The pool's slots are about to go and others to come: tasks are admitted and wait."""
+        self._pools[pool_id].core.hold()
+
+    def resume(self, pool_id: str) -> None:
+        """Without slots the pool refuses tasks again."""
+        self._pools[pool_id].core.resume()
 
     def close_slots(self, pool_id: str, replica_id: str) -> tuple[str, ...]:
         """A replica takes no task any more; the streams it had end by themselves.
@@ -145,6 +147,10 @@ class Service:
     def queue_depths(self, pool_id: str) -> dict[Priority, int]:
         """How many tasks wait, for each priority."""
         return {priority: self._pools[pool_id].core.depth(priority) for priority in Priority}
+
+    def is_held(self, pool_id: str) -> bool:
+        """True while a reload has the pool's slots away and tasks are admitted nevertheless."""
+        return self._pools[pool_id].core.is_held
 
     def slots(self, pool_id: str, replica_id: str) -> Slots | None:
         """The replica's slots; None while it takes no tasks."""
@@ -188,7 +194,7 @@ class Service:
             tokens = (report.tokens_in or 0, report.tokens_out)
             self._tally.count_ended(report.pool_id, report.replica_id, *tokens)
         for entry in todo.ended:
-            self._watch_abandonment(entry)
+            self._abandonment.watch(entry)
             self._register.retire(entry)
         for grant in todo.run:
             # Looked up here: at the run's first step the replica may be closed, or another one.
@@ -200,6 +206,7 @@ class Service:
         def release(_: asyncio.Task[bool]) -> None:
             del self._runs[grant]
             pool.core.release(grant)
+            replica.note_work(grant.slots)
             self._do(pool)
 
         def go_on(run: asyncio.Task[bool]) -> None:
@@ -232,7 +239,7 @@ class Service:
         try:
             outcome = await run_until_stall(
                 self._loop,
-                relay(pool.adapter, pool.config, replica.endpoint, spec.generation, listener),
+                relay(pool.adapter, replica.config, replica.endpoint, spec.generation, listener),
                 *(progress, pool.config.decode_stall_s),
             )
             match outcome:
@@ -284,15 +291,3 @@ class Service:
                 # The slot is given back: at worst the next task stalls on it.
                 log.exception("reporting failed inside the daemon replica=%s", where)
         return True
-
-    def _watch_abandonment(self, entry: Entry) -> None:
-        """Start or stop the clock after which a task that nobody reads is cancelled."""
-        if (clock := self._clocks.pop(entry, None)) is not None:
-            clock.cancel()
-        task = entry.task
-        is_watched = task.spec.priority is Priority.INTERACTIVE and not task.has_ended
-        if is_watched and not entry.has_readers:
-            reason = f"nobody streamed it for {self._abandon_after_s:g} s"
-            self._clocks[entry] = self._loop.call_later(
-                self._abandon_after_s, self.cancel, entry, reason
-            )

@@ -1,10 +1,11 @@
-"""What a pool's core asks of the house around it: each a look at what is known already, no IO."""
+"""What the serving side asks of the house around it: looks at what is known already, no IO."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from orchd.config.model import PoolConfig
 from orchd.serving.event_log import Encoder
 
 
@@ -28,3 +29,17 @@ class World:
     """Of the pool, while no replica is open."""
     spare_vram_bytes: Callable[[str], int]
     """By replica id: free VRAM on its device, as last seen; 0 where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Those who run the replicas, as the service sees them."""
+
+    explain: Callable[[str], Outage]
+    """By pool id, while it cannot serve."""
+    spare_vram_bytes: Callable[[str], int]
+    """By replica id: free VRAM on its device, as last seen."""
+    config: Callable[[str], PoolConfig]
+    """By pool id: how it is configured, with the model that is active."""
+    report_stuck: Callable[[str, str, str], None]
+    """Pool id, replica id, reason: the replica does not do as it should. Its slots are closed."""

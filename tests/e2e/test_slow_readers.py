@@ -24,9 +24,9 @@ from orchd.http1.limits import Limits
 from orchd.http1.messages import Accepted, Head, Reply, Request, Response, Source, StreamedResponse
 from orchd.http1.server import HttpServer
 from orchd.serving.pool_choice import TaskRequest
-from orchd.serving.service import Runner, Service
+from orchd.serving.service import Service
 from orchd.serving.task import Admitted
-from orchd.serving.world import Outage
+from orchd.serving.world import Outage, Runner
 from tests.conftest import Drive
 from tests.fakes.engine import Call, FakeEngine
 from tests.fakes.house import build_meters
@@ -184,19 +184,17 @@ def test_slow_readers_cost_nobody_anything_and_miss_nothing(drive: Drive[Any]) -
             pool = make_pool(slots=STREAMS, ctx=TOKENS)
             config = Config(pools=(pool,), tasks=TasksConfig())
             runner = Runner(
-                lambda pool_id: Outage("", None), lambda replica_id: 0, lambda *report: None
+                *(lambda pool_id: Outage("", None), lambda replica_id: 0),
+                *(lambda pool_id: pool, lambda *report: None),
             )
             service = Service(config, ADAPTERS, wire.encode_event, runner)
-            context = Context(
-                *(service, (pool,), lambda pool_id: (), lambda pool_id: ()),
-                *(lambda: (), lambda: None, build_meters()),
-            )
+            context = Context(service, lambda: (), lambda: (), lambda: None, build_meters())
             door = _WatchedDoor(Door(context, TOKEN))
             server = _WatchedServer(door)
             listen = await server.start(Listen("127.0.0.1", 0))
             assert isinstance(listen, Listen)
             try:
-                service.open_slots("chat", engine.endpoint, STREAMS)
+                service.open_slots(pool, engine.endpoint)
                 await attend(service, server, door, listen)
                 assert told == [TOKENS] * STREAMS
             finally:

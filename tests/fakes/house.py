@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -49,9 +49,32 @@ class FakeReplica:
     restarts: int = 0
     has_failed: bool = False
     replica_id: str = "chat-0"
+    model: str = "/models/a.gguf"
+    is_active: bool = True
     device: str | None = "cpu"
     pid: int | None = 4242
     engine_version: str | None = "b1"
+
+
+@dataclass(frozen=True)
+class FakeReload:
+    """A reload under way."""
+
+    new_model_ref: str = "/models/b.gguf"
+    strategy: str | None = "side-by-side"
+    step: str = "loads"
+    so_far_s: float = 1.2345
+
+
+@dataclass(frozen=True)
+class FakePool:
+    """A pool, as its supervisor shows it."""
+
+    config: PoolConfig
+    replicas: Sequence[FakeReplica] = ()
+    incidents: Sequence[Incident] = ()
+    retired: Sequence[str] = ()
+    reload: FakeReload | None = None
 
 
 @dataclass
@@ -77,6 +100,7 @@ class FakeService:
         self.cancelled: list[Entry] = []
         self.entries: dict[str, Entry] = {}
         self.is_stopping = False
+        self.held = False
 
     def add(self, task_id: str, *events: TaskEvent) -> Entry:
         generation = Generation(prompt="a")
@@ -102,6 +126,9 @@ class FakeService:
     def cancel(self, entry: Entry) -> None:
         self.cancelled.append(entry)
 
+    def is_held(self, pool_id: str) -> bool:
+        return self.held
+
     def queue_depths(self, pool_id: str) -> dict[Priority, int]:
         return {Priority.INTERACTIVE: 2, Priority.BATCH: 1}
 
@@ -124,10 +151,16 @@ def build_context(
     devices: tuple[FakeDevice, ...] = (),
     devices_reason: str | None = None,
     meters: Meters | None = None,
+    retired: tuple[str, ...] = (),
+    reload: FakeReload | None = None,
 ) -> Context:
     """One pool named ``chat``, with these replicas."""
-    pool = PoolConfig(id="chat", engine="llamacpp", model="/models/a.gguf")
+    config = PoolConfig(id="chat", engine="llamacpp", model="/models/a.gguf")
+    pool = FakePool(config, replicas, incidents, retired, reload)
     return Context(
-        *(cast(Service, service), (pool,), lambda pool_id: replicas, lambda pool_id: incidents),
-        *(lambda: devices, lambda: devices_reason, meters or build_meters()),
+        service=cast(Service, service),
+        pools=lambda: (pool,),
+        devices=lambda: devices,
+        devices_reason=lambda: devices_reason,
+        meters=meters or build_meters(),
     )

@@ -21,8 +21,9 @@ def pool(
     pool_id: str = "chat",
     depths: dict[str, int] | None = None,
     model_id: str = "/m.gguf",
+    retired: tuple[str, ...] = (),
 ) -> PoolNow:
-    return PoolNow(pool_id, "llamacpp", model_id, depths or NO_TASKS, replicas)
+    return PoolNow(pool_id, "llamacpp", model_id, retired, depths or NO_TASKS, replicas)
 
 
 class Watched:

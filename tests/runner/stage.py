@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from orchd.config.model import Config, PoolConfig
@@ -19,9 +20,8 @@ from orchd.runner.lifecycle import State
 from orchd.runner.ports import PORTS
 from orchd.runner.reckoner import Reckoner
 from orchd.runner.restart import RestartPolicy, Timing
-from orchd.runner.slot_gate import SlotGate
 from orchd.runner.snapshot import NoReading, Reading
-from orchd.runner.status import ReplicaStatus
+from orchd.runner.status import PoolStatus, ReplicaStatus
 from orchd.runner.supervisor import Supervisor
 from tests.fakes.engines import (
     count_descriptors,
@@ -63,6 +63,22 @@ class RememberingReckoner(Reckoner):
         self.measured.append((footprint, took_bytes))
 
 
+class IdleGate:
+    """A serving side without tasks."""
+
+    def __init__(self) -> None:
+        self.opened: list[Endpoint] = []
+
+    def open_slots(self, config: PoolConfig, endpoint: Endpoint) -> None:
+        self.opened.append(endpoint)
+
+    async def retire_slots(self, pool_id: str, replica_id: str) -> None:
+        pass
+
+    def close_slots(self, pool_id: str, replica_id: str) -> tuple[str, ...]:
+        return ()
+
+
 class Stage:
     """A supervisor of one pool, and a gate that remembers."""
 
@@ -72,28 +88,73 @@ class Stage:
         self.pool = pool
         self.open: dict[str, Endpoint] = {}
         self.opened = 0
+        self.models: dict[str, str] = {}
+        """By replica, as it was opened last."""
+        self.retired: dict[str, asyncio.Future[None]] = {}
+        self.is_busy = False
+        """Whoever is retired has tasks to finish first."""
+        self.is_held = False
         self.tasks: tuple[str, ...] = ()
         """What its replicas have at their end."""
-        gate = SlotGate(self._open_slots, self._close_slots)
         config = Config(pools=(pool,))
         self.supervisor = Supervisor(
-            *(config, {"llamacpp": LlamaCpp()}, gate, read_gpus, reckoner, timing),
+            *(config, {"llamacpp": LlamaCpp()}, self, read_gpus, reckoner, timing),
             sample_interval_s=SAMPLE_INTERVAL_S,
         )
 
-    def _open_slots(self, pool_id: str, endpoint: Endpoint, slots: int) -> None:
-        assert (pool_id, slots) == (self.pool.id, self.pool.slots)
+    # -- the serving side ------------------------------------------------------------------------
+
+    def open_slots(self, config: PoolConfig, endpoint: Endpoint) -> None:
+        assert config == replace(self.pool, model=config.model, vram_mib=config.vram_mib)
         assert endpoint.replica_id not in self.open, "opened twice"
         assert endpoint.port in PORTS
         self.open[endpoint.replica_id] = endpoint
+        self.models[endpoint.replica_id] = config.model
         self.opened += 1
 
-    def _close_slots(self, pool_id: str, replica_id: str) -> tuple[str, ...]:
+    def retire_slots(self, pool_id: str, replica_id: str) -> asyncio.Future[None]:
+        assert replica_id in self.open and replica_id not in self.retired, "retired twice"
+        idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.retired[replica_id] = idle
+        if not self.is_busy:
+            idle.set_result(None)
+        return idle
+
+    def close_slots(self, pool_id: str, replica_id: str) -> tuple[str, ...]:
         del self.open[replica_id]
+        idle = self.retired.pop(replica_id, None)
+        if idle is not None and not idle.done():
+            idle.set_result(None)
         return self.tasks
 
+    def hold(self, pool_id: str) -> None:
+        assert not self.is_held, "held twice"
+        self.is_held = True
+
+    def resume(self, pool_id: str) -> None:
+        self.is_held = False
+
+    def finish_tasks(self) -> None:
+        """Whoever was retired has no task any more."""
+        self.is_busy = False
+        for idle in self.retired.values():
+            if not idle.done():
+                idle.set_result(None)
+
+    # -- how it stands ---------------------------------------------------------------------------
+
+    @property
+    def serving(self) -> list[str]:
+        """The models of the replicas that are given tasks."""
+        return [self.models[name] for name in self.open if name not in self.retired]
+
+    @property
+    def status(self) -> PoolStatus:
+        (status,) = self.supervisor.pools()
+        return status
+
     def statuses(self) -> tuple[ReplicaStatus, ...]:
-        return self.supervisor.statuses(self.pool.id)
+        return tuple(self.supervisor.statuses(self.pool.id))
 
     @property
     def only(self) -> ReplicaStatus:

@@ -28,11 +28,18 @@ from orchd.runner.ports import HOST
 from orchd.runner.replica import Replica
 from orchd.runner.resources import Resources
 from orchd.runner.restart import RestartPolicy, Timing
-from orchd.runner.slot_gate import SlotGate
 from tests.conftest import Drive
 from tests.fakes.engines import install_engine, list_session, write_model
 from tests.runner.pools import make_pool
-from tests.runner.stage import PATIENT, QUICK, RememberingReckoner, see_no_gpu, staged, until
+from tests.runner.stage import (
+    PATIENT,
+    QUICK,
+    IdleGate,
+    RememberingReckoner,
+    see_no_gpu,
+    staged,
+    until,
+)
 
 # -- up ----------------------------------------------------------------------------------------
 
@@ -48,7 +55,7 @@ def test_it_becomes_ready_and_opens_its_slots(drive: Drive[None], tmp_path: Path
             assert list(stage.open) == ["chat-0"]
             answer = await exchange(stage.open["chat-0"], LlamaCpp().identity_request())
             assert answer.status == 200
-        assert stage.supervisor.incidents("chat") == (), "a stop is no incident"
+        assert stage.status.incidents == (), "a stop is no incident"
 
     drive(scenario())
 
@@ -304,7 +311,7 @@ def test_who_was_killed_is_not_said_to_have_told_why(drive: Drive[None], tmp_pat
             await stage.reach(State.READY)
             stage.kill_engine()
             await stage.reach(State.BACKOFF)
-            (incident,) = stage.supervisor.incidents("chat")
+            (incident,) = stage.status.incidents
             assert incident.last_lines == ("error: of long ago", "serving")
             assert incident.cause == "was ended by SIGKILL: serving"
 
@@ -325,7 +332,7 @@ def test_one_that_is_reported_as_stuck_is_started_afresh(
             stage.supervisor.report_stuck("chat", "chat-0", "and again")
             await until(lambda: stage.opened == 2)
             assert stage.only.pid != first and stage.only.restarts == 1
-            (incident,) = stage.supervisor.incidents("chat")
+            (incident,) = stage.status.incidents
             assert incident.cause == "worked on for nobody"
             assert incident.exit_status == ExitStatus(None, "SIGKILL"), "no grace for what hangs"
 
@@ -432,22 +439,21 @@ def test_who_waits_for_its_stop_is_told_of_it_though_it_is_wanted_again_meanwhil
     drive: Drive[None], tmp_path: Path
 ) -> None:
     pool = make_pool(model=write_model(tmp_path), binary=install_engine(tmp_path))
-    opened: list[Endpoint] = []
+    gate = IdleGate()
 
     async def scenario() -> None:
         guard, monitor = Guard(None), DeviceMonitor(see_no_gpu)
         resources = Resources(monitor, RememberingReckoner(), cpu_replicas=1)
-        gate = SlotGate(lambda _, endpoint, __: opened.append(endpoint), lambda *_: ())
         start = partial(Attempt, pool, LlamaCpp(), resources, guard)
         plan = ReplicaPlan("chat-0", (CPU,))
         replica = Replica(plan, pool, start, resources, gate, QUICK, IncidentLog())
         replica.want()
-        await until(lambda: len(opened) == 1)
+        await until(lambda: len(gate.opened) == 1)
         stopping = asyncio.create_task(replica.unwant())
         await asyncio.sleep(0)
         assert replica.status().state is State.STOPPING
         replica.want()
-        await until(lambda: len(opened) == 2)
+        await until(lambda: len(gate.opened) == 2)
         assert stopping.done()
         await replica.unwant()
         assert resources.is_untouched

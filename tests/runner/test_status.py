@@ -44,7 +44,7 @@ def test_when_the_first_of_a_pool_is_tried_again(
     waits_s: list[float | None], expected_s: float | None
 ) -> None:
     replicas = [
-        ReplicaStatus("chat-0", None, State.BACKOFF, None, 0, "it broke", None, True, wait_s)
+        ReplicaStatus("chat-0", "m", None, State.BACKOFF, None, 0, "it broke", None, True, wait_s)
         for wait_s in waits_s
     ]
     assert decide_retry_s(replicas) == expected_s

@@ -123,7 +123,8 @@ def test_a_card_that_comes_gets_its_replica_and_one_that_goes_keeps_it_waiting(
         async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
             await until(lambda: stage.statuses() != ())
             none = ReplicaStatus(
-                *("chat-0", None, State.BACKOFF, None, 0, "there is no NVIDIA GPU", None, True)
+                *("chat-0", pool.model, None, State.BACKOFF, None, 0),
+                *("there is no NVIDIA GPU", None, True),
             )
             assert stage.statuses() == (none,)
             nvml.cards = [first]
@@ -233,7 +234,7 @@ def test_a_death_is_recorded_with_the_memory_before_and_after(
             pid = stage.only.pid
             stage.kill_engine()
             await stage.reach(State.BACKOFF)
-            (death,) = stage.supervisor.incidents("chat")
+            (death,) = stage.status.incidents
             assert (death.pid, death.device, death.tasks) == (pid, uuid_of(0), stage.tasks)
             assert death.memory_before_bytes == 5000 * MIB
             assert death.memory_after_bytes is None, "its memory is not back yet"
@@ -241,7 +242,7 @@ def test_a_death_is_recorded_with_the_memory_before_and_after(
             assert death.exit_status == ExitStatus(None, "SIGKILL")
 
             def is_told() -> bool:
-                return stage.supervisor.incidents("chat")[0].memory_after_bytes == 0
+                return stage.status.incidents[0].memory_after_bytes == 0
 
             await until(is_told)
             (line,) = [line for line in caplog.messages if "lost an engine" in line]
@@ -276,7 +277,7 @@ def test_a_try_without_a_process_tells_nothing_of_an_earlier_death(
             await until(lambda: "no executable" in (stage.only.reason or ""))
 
             def after() -> int | None:
-                return stage.supervisor.incidents("chat")[0].memory_after_bytes
+                return stage.status.incidents[0].memory_after_bytes
 
             await until(lambda: after() is not None)
             assert after() == 0
@@ -328,7 +329,7 @@ def test_one_that_cannot_be_killed_keeps_what_it_holds_and_its_card_is_shunned(
             stage.supervisor.report_stuck("chat", "chat-0", "hangs")
             await until(lambda: stage.opened == 2)
             assert stage.only.device != device, "tried again elsewhere"
-            (death,) = stage.supervisor.incidents("chat")
+            (death,) = stage.status.incidents
             assert death.cause == "hangs; its process cannot be killed"
             assert (death.exit_status, death.memory_after_bytes) == (None, None)
             shunned = next(d for d in stage.supervisor.devices() if d.device == device)
@@ -340,7 +341,7 @@ def test_one_that_cannot_be_killed_keeps_what_it_holds_and_its_card_is_shunned(
             await until(lambda: all(d.reason is None for d in stage.supervisor.devices()))
             await until(lambda: stage.supervisor.devices()[shunned.index].reserved_bytes == 0)
             assert f"is gone after all pid={pid}" in caplog.text
-            (death,) = stage.supervisor.incidents("chat")
+            (death,) = stage.status.incidents
             assert death.memory_after_bytes == 0, "told when it is back after all"
 
     drive(scenario())
@@ -378,7 +379,7 @@ def test_a_stop_does_not_wait_for_ever_for_one_that_cannot_be_killed(
             async with asyncio.timeout(30):
                 await stage.supervisor.stop()
             assert stage.only.state is State.DOWN
-            (death,) = stage.supervisor.incidents("chat")
+            (death,) = stage.status.incidents
             assert death.cause == "was to stop; its process cannot be killed"
             assert list_session(pid) == [pid]
             unkillable()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -13,10 +14,10 @@ from orchd.engines.registry import ADAPTERS
 from orchd.serving.aftermath import Patience
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.pool_choice import TaskRequest
-from orchd.serving.service import Runner, Service
+from orchd.serving.service import Service
 from orchd.serving.tally import Tally
 from orchd.serving.task import Admitted, Failed, Priority, Rejected, State, TaskEvent, Token
-from orchd.serving.world import Outage
+from orchd.serving.world import Outage, Runner
 from tests.fakes.loop import ClockedLoop
 from tests.serving.samples import make_pool
 
@@ -90,7 +91,9 @@ class Rig:
 
     async def __aenter__(self) -> Self:
         self.outage = Outage("loading 3 s", None)
-        runner = Runner(lambda pool_id: self.outage, lambda replica_id: 0, self._report_stuck)
+        runner = Runner(
+            lambda pool_id: self.outage, lambda replica_id: 0, self._configured, self._report_stuck
+        )
         self.service = Service(
             *(self._config, self._adapters, self._encode, runner, self._patience, self._tally)
         )
@@ -108,8 +111,13 @@ class Rig:
     def take_clock(self) -> ClockedLoop:
         """From now on the time of the service passes only as the test says."""
         clock = ClockedLoop(asyncio.get_running_loop())
-        self.service._loop = cast(asyncio.AbstractEventLoop, clock)
+        loop = cast(asyncio.AbstractEventLoop, clock)
+        self.service._loop = self.service._abandonment._loop = loop
         return clock
+
+    def _configured(self, pool_id: str) -> PoolConfig:
+        assert pool_id == self.pool.id
+        return self.pool
 
     def _report_stuck(self, *report: str) -> None:
         if self.fail_to_report is not None:
@@ -128,7 +136,7 @@ class Rig:
     # -- replicas --------------------------------------------------------------------------------
 
     def open(self, endpoint: Endpoint, slots: int = 4) -> None:
-        self.service.open_slots(self.pool.id, endpoint, slots)
+        self.service.open_slots(replace(self.pool, slots=slots), endpoint)
 
     def close(self, replica_id: str = "r0") -> tuple[str, ...]:
         return self.service.close_slots(self.pool.id, replica_id)

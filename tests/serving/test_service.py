@@ -18,25 +18,31 @@ from orchd.engines.registry import ADAPTERS
 from orchd.errors import Code
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.pool_choice import TaskRequest
-from orchd.serving.service import Runner, Service
+from orchd.serving.service import Service
 from orchd.serving.task import Admitted, Ended, Failed, Priority, Started, State, TaskEvent, Token
-from orchd.serving.world import Outage
+from orchd.serving.world import Outage, Runner
 from tests.conftest import Drive
 from tests.fakes.engine import Call, FakeEngine, Script, dies, event, hangs, refuses, tells, waits
 from tests.serving.rig import NEVER_S, PROMPT, Rig, fails, states
 from tests.serving.samples import make_pool
 
 CHAT = Generation(messages=(ChatTurn("user", "Hello"),))
-RUNNER = Runner(lambda pool_id: Outage("", None), lambda replica_id: 0, lambda *report: None)
+POOL = make_pool()
+RUNNER = Runner(
+    lambda pool_id: Outage("", None),
+    lambda replica_id: 0,
+    lambda pool_id: POOL,
+    lambda *report: None,
+)
 ID = "123e4567-e89b-12d3-a456-426614174000"
 
 
 def test_the_log_is_what_the_contract_shows(drive: Drive[Any]) -> None:
     async def scenario() -> None:
-        config = Config(pools=(make_pool(),))
+        config = Config(pools=(POOL,))
         service = Service(config, ADAPTERS, wire.encode_event, RUNNER)
         async with FakeEngine(tells("Hel", "lo")) as engine:
-            service.open_slots("chat", engine.endpoint, 4)
+            service.open_slots(POOL, engine.endpoint)
             outcome = service.submit(TaskRequest(PROMPT, task_id=ID))
             assert outcome == Admitted(ID, 0, 0, 0)
             entry = service.find(ID)
@@ -314,7 +320,7 @@ def test_an_interactive_task_that_nobody_streams_is_cancelled(drive: Drive[Any])
 
 
 def has_clock(rig: Rig, entry: Entry) -> bool:
-    return entry in rig.service._clocks
+    return entry in rig.service._abandonment._clocks
 
 
 def test_a_reader_stops_the_clock_and_its_leaving_starts_it(drive: Drive[Any]) -> None:
@@ -322,7 +328,7 @@ def test_a_reader_stops_the_clock_and_its_leaving_starts_it(drive: Drive[Any]) -
         async with FakeEngine(hangs("a")) as engine, Rig() as rig:
             rig.open(engine.endpoint)
             entry = rig.submit()
-            clock = rig.service._clocks[entry]
+            clock = rig.service._abandonment._clocks[entry]
             one, other = rig.listen(entry), rig.listen(entry)
             assert clock.cancelled() and not has_clock(rig, entry)
             one.leave()
@@ -449,7 +455,7 @@ def test_the_end_leaves_no_task_open_no_run_and_no_timer(drive: Drive[Any]) -> N
             for entry in entries:
                 assert fails(rig.logged(entry)[-1]) == Code.POOL_UNAVAILABLE
                 assert entry.grant is None
-            assert (rig.service._runs, rig.service._clocks) == ({}, {})
+            assert (rig.service._runs, rig.service._abandonment._clocks) == ({}, {})
             timer = rig.service._register._timer
             assert timer is None or timer.cancelled()
             assert rig.busy() == 0

@@ -78,7 +78,9 @@ def test_a_task_without_progress_is_ended_and_never_tried_again(
             await call.is_left.wait()
             await rig.until_free()
             assert len(engine.calls) == 1
-            assert clock.pending == [t for t in clock.pending if t in rig.service._clocks.values()]
+            assert clock.pending == [
+                t for t in clock.pending if t in rig.service._abandonment._clocks.values()
+            ]
 
     drive(scenario())
 

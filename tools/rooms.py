@@ -51,7 +51,10 @@ ROOMS: dict[str, Room] = {
             *("messages", "router", "auth", "sse", "limits", "intake", "chunks", "parser"),
             *("exchange", "outgoing", "deadlines"),
         ),
-        shells=("connection", "pump", "watch", "date", "peer", "server", "unix_socket"),
+        shells=(
+            *("connection", "delivery", "pump", "waiter", "watch", "date", "peer", "server"),
+            "unix_socket",
+        ),
         imports=("errors", "config"),
         third_party=("h11", "orjson"),
     ),

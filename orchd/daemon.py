@@ -29,6 +29,7 @@ from orchd.http1.server import HttpServer
 from orchd.metrics.collector import Collector
 from orchd.metrics.cpu_watch import CpuWatch
 from orchd.metrics.registry import Registry
+from orchd.reload_outcome import ReloadOutcome
 from orchd.runner.allowed import CPU
 from orchd.runner.guard import Guard, engines_folder
 from orchd.runner.learned import Learned, footprints_file
@@ -100,6 +101,7 @@ def _build(config: Config, token: Token, learned: Learned) -> _House:
             *(registry, Collector(registry)),
             *(lambda device: supervisor.snapshot.find(device), cpu_watch.use_of),
         ),
+        lambda pool_id, new_model_ref: _reload(pool_id, new_model_ref),
     )
     logins = RefusedLogins(asyncio.get_running_loop())
     door = Door(context, token.value, logins.note)
@@ -134,6 +136,10 @@ async def _run(
     await house.guard.stop()
     await learned.close()
     log.info("stopped")
+
+
+def _reload(pool_id: str, new_model_ref: str | None) -> asyncio.Future[ReloadOutcome]:
+    raise NotImplementedError("no runner reloads yet")
 
 
 def _list_pids_on_cpu(config: Config, supervisor: Supervisor) -> list[int]:

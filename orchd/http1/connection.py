@@ -1,9 +1,9 @@
 """One HTTP/1.1 connection: an ``asyncio.Protocol`` on one side, h11 on the other.
 
 The way of a request: bytes → parser → head → ``Application.open`` (token, route) → body → handler →
-reply → h11 → bytes. Everything is a synchronous step of the event loop; replies, and whatever takes
-longer of them, are left to ``Delivery``. Each step ends in ``_settle``, which sees to it that
-nothing of the client's is waited for without an end.
+reply → h11 → bytes. Everything is a synchronous step of the event loop; the replies are given by
+``Delivery``. Each step ends in ``_settle``, which sees to it that no client is waited for without
+an end.
 
 Invariants: ``_watch.phase`` says whose move it is; requests are answered in the order in which they
 came; what a client sends ahead of its turn is bounded, as is what it does not read, and every wait

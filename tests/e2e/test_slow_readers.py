@@ -29,7 +29,7 @@ from orchd.serving.task import Admitted
 from orchd.serving.world import Outage
 from tests.conftest import Drive
 from tests.fakes.engine import Call, FakeEngine
-from tests.fakes.house import build_meters
+from tests.fakes.house import FakeReloads, build_meters
 from tests.http1.raw import Client, settle
 from tests.serving.samples import make_pool
 
@@ -189,7 +189,7 @@ def test_slow_readers_cost_nobody_anything_and_miss_nothing(drive: Drive[Any]) -
             service = Service(config, ADAPTERS, wire.encode_event, runner)
             context = Context(
                 *(service, (pool,), lambda pool_id: (), lambda pool_id: ()),
-                *(lambda: (), lambda: None, build_meters()),
+                *(lambda: (), lambda: None, build_meters(), FakeReloads()),
             )
             door = _WatchedDoor(Door(context, TOKEN))
             server = _WatchedServer(door)

@@ -98,6 +98,7 @@ def _build(config: Config, token: Token, learned: Learned) -> _House:
             *(registry, Collector(registry)),
             *(lambda device: supervisor.snapshot.find(device), cpu_watch.use_of),
         ),
+        supervisor.reload,
     )
     logins = RefusedLogins(asyncio.get_running_loop())
     door = Door(context, token.value, logins.note)

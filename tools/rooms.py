@@ -35,6 +35,8 @@ ROOMS: dict[str, Room] = {
     # orchd/__init__.py holds the version and nothing else; every shell may read it.
     "__init__": Room(shells=("__init__",)),
     "errors": Room(pure=("errors",)),
+    # What the runner and the control plane both speak of, and neither may import of the other.
+    "reload_outcome": Room(pure=("reload_outcome",)),
     "logs": Room(
         pure=("line", "throttle"),
         shells=("writer", "start", "repeats"),
@@ -51,7 +53,10 @@ ROOMS: dict[str, Room] = {
             *("messages", "router", "auth", "sse", "limits", "intake", "chunks", "parser"),
             *("exchange", "outgoing", "deadlines"),
         ),
-        shells=("connection", "pump", "watch", "date", "peer", "server", "unix_socket"),
+        shells=(
+            *("connection", "delivery", "pump", "waiter", "watch", "date", "peer", "server"),
+            "unix_socket",
+        ),
         imports=("errors", "config"),
         third_party=("h11", "orjson"),
     ),
@@ -92,13 +97,16 @@ ROOMS: dict[str, Room] = {
             "guardian_process",
         ),
         alone={"tether": (), "guardian": (), "sweep": (), "engine_record": (), "remains": ()},
-        imports=("engines", "errors", "config"),
+        imports=("engines", "reload_outcome", "errors", "config"),
         third_party=("orjson", "pynvml"),
     ),
     "api": Room(
-        pure=("wire", "task_body", "content"),
-        shells=("routes", "door", "context", "tasks", "health", "metrics", "refused_logins"),
-        imports=("http1", "serving", "errors", "config"),
+        pure=("wire", "fields", "task_body", "reload_body", "content"),
+        shells=(
+            *("routes", "door", "context", "tasks", "pools", "health", "metrics"),
+            "refused_logins",
+        ),
+        imports=("http1", "serving", "reload_outcome", "errors", "config"),
         imports_pure_of=("engines",),
         shells_import=("logs", "metrics"),
         third_party=("orjson",),
@@ -113,7 +121,7 @@ ROOMS: dict[str, Room] = {
         shells=("daemon",),
         imports=(
             *("descriptors", "api", "http1", "serving", "runner", "engines", "metrics"),
-            *("errors", "config"),
+            *("reload_outcome", "errors", "config"),
         ),
         third_party=("uvloop",),
     ),

@@ -1,6 +1,7 @@
 """Judges what a request says of its body, before the body is read: a length, and JSON.
 
-Nothing is asked of a request that announces no body, except on a route that needs one.
+Nothing is asked of a request that announces no body, except on a route that needs one: an absent
+body has no type that could be wrong. A chunked one is taken to be there until it proves empty.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from orchd.api import wire
 from orchd.errors import Code
 from orchd.http1.intake import announces_body
 from orchd.http1.messages import Head, Response
+from orchd.http1.router import Body
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9a-z-]+"
 _TYPE = re.compile(rf"({_TOKEN}/{_TOKEN})((?:[ \t]*;.*)?)", re.IGNORECASE | re.DOTALL)
@@ -21,19 +23,21 @@ _JSON_TYPES = ("application/json", "application/x-www-form-urlencoded", "text/pl
 _USUAL = tuple(name.encode() for name in _JSON_TYPES)
 
 
-def find_fault(head: Head, *, needs_body: bool) -> Response | None:
+def find_fault(head: Head, body: Body) -> Response | None:
     """The refusal of a body that is missing or cannot be read, None where it may come."""
     has_length = bool(head.values(b"content-length") or head.values(b"transfer-encoding"))
-    if needs_body and not has_length:
+    if body is Body.NEEDED and not has_length:
         message = "this needs a body with a Content-Length, or chunked"
         return wire.error_response(Code.LENGTH_REQUIRED, message)
-    if announces_body(head) and not _is_plain(head):
+    is_announced = announces_body(head)
+    if is_announced and not _is_plain(head):
         return wire.error_response(
             Code.UNSUPPORTED_MEDIA_TYPE,
             "no Content-Encoding is understood here; send the body as it is",
             headers=((b"accept-encoding", b"identity"),),
         )
-    if needs_body and not _is_json(head):
+    is_read = body is Body.NEEDED or (body is Body.OPTIONAL and is_announced)
+    if is_read and not _is_json(head):
         return wire.error_response(
             Code.UNSUPPORTED_MEDIA_TYPE,
             "the body must be JSON in UTF-8; say Content-Type: application/json, or nothing",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,6 +11,7 @@ from orchd.config.model import PoolConfig
 from orchd.metrics.collector import Collector
 from orchd.metrics.cpu_watch import CpuUse
 from orchd.metrics.registry import Registry
+from orchd.reload_outcome import ReloadOutcome
 from orchd.serving.service import Service
 
 
@@ -157,3 +159,6 @@ class Context:
     devices_reason: Callable[[], str | None]
     """Why no GPU can be seen, where none can."""
     meters: Meters
+    reload: Callable[[str, str | None], asyncio.Future[ReloadOutcome]]
+    """Reload a pool, by its id, with another model or with the same one afresh. Whoever waits for
+    the future, or leaves, never cancels it."""

@@ -1,14 +1,16 @@
 """The door: what every request passes before its endpoint, and every error after it.
 
 First the token, then the route, then what the head says of the body, all before that is read. An
-endpoint's own refusals become the envelope here; anything else that it raises is a bug, is logged
-with its traceback, and costs the client no more than a 500.
+endpoint's own refusals become the envelope here; anything else that it raises, now or in an answer
+that comes later, is a bug, is logged with its traceback, and costs the client no more than a 500.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -17,7 +19,15 @@ from orchd.api.context import Context
 from orchd.api.routes import ROUTES, Endpoint
 from orchd.errors import ClientError, Code
 from orchd.http1.auth import is_authorized
-from orchd.http1.messages import Accepted, Handler, Head, Reply, Request, Response
+from orchd.http1.messages import (
+    Accepted,
+    Handler,
+    Head,
+    PendingResponse,
+    Reply,
+    Request,
+    Response,
+)
 from orchd.http1.router import Match, NotAllowed, Router
 
 log = logging.getLogger(__name__)
@@ -49,8 +59,8 @@ class Door:
                 headers=((b"www-authenticate", b"Bearer"),),
             )
         match self._router.match(head.method, head.path):
-            case Match(endpoint, params, needs_body):
-                fault = content.find_fault(head, needs_body=needs_body)
+            case Match(endpoint, params, body):
+                fault = content.find_fault(head, body)
                 if fault is not None:
                     return self._note(endpoint, fault)
                 refuse = partial(self._refuse_body, endpoint)
@@ -79,13 +89,21 @@ class Door:
 
     def _contain(self, endpoint: Endpoint) -> Handler:
         def run(request: Request) -> Reply:
-            try:
-                return endpoint(self._context, request)
-            except ClientError as error:
-                return self.refuse(error)
-            except Exception:
-                head = request.head
-                log.exception("failed at %s %s", head.method, head.path[:128])
-                return wire.error_response(Code.INTERNAL, "a bug in orchd; its log tells more")
+            head = request.head
+            reply: Reply = self._guard(head, lambda: endpoint(self._context, request))
+            if isinstance(reply, PendingResponse):
+                return replace(reply, answer=partial(self._guard, head, reply.answer))
+            return reply
 
         return lambda request: self._note(endpoint, run(request))
+
+    def _guard(self, head: Head, make: Callable[[], R]) -> R | Response:
+        """What was made; never raises."""
+        try:
+            return make()
+        except ClientError as error:
+            return self.refuse(error)
+        # Nothing is cancelled here but what an answer was to come from.
+        except (Exception, asyncio.CancelledError):
+            log.exception("failed at %s %s", head.method, head.path[:128])
+            return wire.error_response(Code.INTERNAL, "a bug in orchd; its log tells more")

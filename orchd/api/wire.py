@@ -16,6 +16,7 @@ import orjson
 from orchd.errors import Code
 from orchd.http1 import sse
 from orchd.http1.messages import Headers, Response
+from orchd.reload_outcome import ReloadBusy, Reloaded, ReloadFailed, ReloadOutcome
 from orchd.serving.task import Admitted, Ended, Failed, Rejected, Started, TaskEvent, Token
 
 STATUSES: Mapping[Code, HTTPStatus] = {
@@ -34,6 +35,7 @@ STATUSES: Mapping[Code, HTTPStatus] = {
     Code.HTTP_VERSION_NOT_SUPPORTED: HTTPStatus.HTTP_VERSION_NOT_SUPPORTED,
     Code.ADMISSION_REJECT: HTTPStatus.TOO_MANY_REQUESTS,
     Code.POOL_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.RELOAD_FAILED: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """Codes that an answer can have; the others occur in a stream's ``error`` event only."""
@@ -85,6 +87,26 @@ def admitted_response(admitted: Admitted) -> Response:
     }
     location = f"/v1/tasks/{admitted.task_id}/stream".encode()
     return json_response(HTTPStatus.ACCEPTED, body, ((b"location", location),))
+
+
+def reload_response(outcome: ReloadOutcome, engine: str) -> Response:
+    """How a reload ended."""
+    match outcome:
+        case Reloaded():
+            body = {
+                "pool_id": outcome.pool_id,
+                "model_ref": outcome.model_ref,
+                "previous_model_ref": outcome.previous_model_ref,
+                "strategy": outcome.strategy,
+                "took_ms": outcome.took_ms,
+            }
+            return json_response(HTTPStatus.OK, body)
+        case ReloadFailed(message):
+            return error_response(Code.RELOAD_FAILED, message, engine)
+        case ReloadBusy(message):
+            return error_response(Code.CONFLICT, message, engine)
+        case _:
+            assert_never(outcome)
 
 
 def encode_event(seq: int, event: TaskEvent) -> bytes:

@@ -1,8 +1,9 @@
 """One HTTP/1.1 connection: an ``asyncio.Protocol`` on one side, h11 on the other.
 
 The way of a request: bytes → parser → head → ``Application.open`` (token, route) → body → handler →
-reply → h11 → bytes. Everything is a synchronous step of the event loop; a streamed reply is left to
-a pump. Each step ends in ``_settle``, which sees to it that nothing is waited for without an end.
+reply → h11 → bytes. Everything is a synchronous step of the event loop; the replies are given by
+``Delivery``. Each step ends in ``_settle``, which sees to it that no client is waited for without
+an end.
 
 Invariants: ``_watch.phase`` says whose move it is; requests are answered in the order in which they
 came; what a client sends ahead of its turn is bounded, as is what it does not read, and every wait
@@ -12,22 +13,19 @@ for it; nothing of a connection outlives ``connection_lost``.
 from __future__ import annotations
 
 import asyncio
-import time
-from typing import Any, Protocol, assert_never, cast
+from typing import Protocol, assert_never, cast
 
 import h11
 
 from orchd.errors import ClientError
 from orchd.http1 import intake
-from orchd.http1.date import format_date
 from orchd.http1.deadlines import READING, Expiry, Phase
+from orchd.http1.delivery import Delivery
 from orchd.http1.exchange import Exchange
 from orchd.http1.limits import Limits
-from orchd.http1.messages import Application, Reply, Response, Source, StreamedResponse
-from orchd.http1.outgoing import build_head
+from orchd.http1.messages import Application, Reply, Response
 from orchd.http1.parser import Parser, Signal
 from orchd.http1.peer import describe_peer
-from orchd.http1.pump import Outlet, Pump
 from orchd.http1.watch import Watch
 
 
@@ -58,9 +56,6 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._h11 = h11.Connection(h11.SERVER)
         self._parser = Parser(self._h11, limits)
-        self._is_writable = True
-        self._is_last = False
-        self._pump: Pump | None = None
         self._has_eof = False
         self._turn: asyncio.Handle | None = None
 
@@ -73,6 +68,8 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(limits.write_high_bytes, limits.write_low_bytes)
         unsent_bytes = self._transport.get_write_buffer_size
         self._watch = Watch(limits, self._loop, unsent_bytes, self._expire)
+        carried = (self._h11, self._transport, self._watch, limits, self._loop)
+        self._delivery = Delivery(*carried, end=self._end_later, abort=self.abort)
         self._owner.opened(self)
         self._settle()
 
@@ -90,18 +87,15 @@ class Connection(asyncio.Protocol):
             self._settle()
             return False
         self._parser.feed_eof()
-        if self._pump is not None:
-            self._pump.probe()
+        self._delivery.probe()
         self._read_on()
         return True
 
     def pause_writing(self) -> None:
-        self._is_writable = False
+        self._delivery.is_writable = False
 
     def resume_writing(self) -> None:
-        self._is_writable = True
-        if self._pump is not None:
-            self._pump.wake()
+        self._delivery.wake()
         self._read_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -115,12 +109,12 @@ class Connection(asyncio.Protocol):
 
     def turn_away(self, reply: Response) -> None:
         """Give this answer, whatever was asked, and close."""
-        self._is_last = True
+        self._delivery.is_last = True
         self._send(reply)
 
     def finish(self) -> None:
         """Take no further request: close when idle, else after the reply that is under way."""
-        self._is_last = True
+        self._delivery.is_last = True
         if self._watch.phase in (Phase.OPENED, Phase.IDLE) and not self._parser.waiting_bytes:
             self._close()
             self._settle()
@@ -175,7 +169,7 @@ class Connection(asyncio.Protocol):
         A slice of it, and the rest in later loop turns: else a client that sends thousands of
         requests at once would hold up everybody for seconds.
         """
-        while self._watch.phase in READING and self._is_writable:
+        while self._watch.phase in READING and self._delivery.is_writable:
             match self._parser.next_event():
                 case h11.Request() as event:
                     self._open(event)
@@ -199,7 +193,7 @@ class Connection(asyncio.Protocol):
             case Phase.BODY if self._exchange.awaits_body and not self._parser.waiting_bytes:
                 # h11 knows whether it was asked for, and that it is said only once.
                 if self._h11.they_are_waiting_for_100_continue:
-                    self._write(h11.InformationalResponse(status_code=100, headers=[]))
+                    self._delivery.invite()
 
     def _regulate_reading(self) -> None:
         """Read no more while too much waits for its turn; what it waits for comes back here."""
@@ -227,51 +221,17 @@ class Connection(asyncio.Protocol):
         self.turn_away(self._exchange.refuse(error))
 
     def _send(self, reply: Reply) -> None:
-        # Without its whole body read, a request leaves the connection unfit for another.
-        is_unfit = self._h11.their_state in (h11.SEND_BODY, h11.ERROR)
-        date = format_date(int(time.time()))
-        head = build_head(reply, date, is_last=self._is_last or is_unfit)
-        wants_body = self._exchange.head.method != "HEAD"
-        match reply:
-            case StreamedResponse(source) if wants_body:
-                self._write(head)
-                self._begin_stream(source)
-            case Response(body=body) if body and wants_body:
-                self._write(head, h11.Data(data=body), h11.EndOfMessage())
-                self._end_reply()
-            case _:
-                self._write(head, h11.EndOfMessage())
-                self._end_reply()
+        if self._delivery.deliver(reply, wants_body=self._exchange.head.method != "HEAD"):
+            self._end_reply()
 
-    def _write(self, *events: Any) -> None:
-        data = b"".join(self._h11.send(event) or b"" for event in events)
-        self._watch.note_write(len(data))
-        self._transport.write(data)
-
-    def _begin_stream(self, source: Source) -> None:
-        self._watch.enter(Phase.STREAMING)
-        outlet = Outlet(
-            write=self._write_frames,
-            finish=self._end_stream,
-            abort=self.abort,
-            is_writable=lambda: self._is_writable,
-        )
-        self._pump = Pump(source, outlet, self._limits, self._loop)
-
-    def _write_frames(self, frames: bytes) -> None:
-        self._write(h11.Data(data=frames))
-        self._watch.settle()
-
-    def _end_stream(self, frames: bytes) -> None:
-        self._pump = None
-        self._write(h11.Data(data=frames), h11.EndOfMessage())
+    def _end_later(self) -> None:
         self._end_reply()
         self._read_on()
 
     def _end_reply(self) -> None:
         self._exchange.end()
         is_reusable = self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
-        if is_reusable and not self._is_last:
+        if is_reusable and not self._delivery.is_last:
             self._h11.start_next_cycle()
             self._parser.start_next()
             self._watch.enter(Phase.IDLE)
@@ -293,6 +253,4 @@ class Connection(asyncio.Protocol):
         self._transport.close()
         if self._turn is not None:
             self._turn.cancel()
-        if self._pump is not None:
-            self._pump.stop()
-            self._pump = None
+        self._delivery.stop()

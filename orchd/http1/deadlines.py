@@ -1,7 +1,8 @@
 """Says until when a connection may go on as it stands, and what becomes of it then.
 
-Invariant: while a reply is under way (``STREAMING``, or bytes of it not taken by the kernel yet)
-only a reader that takes nothing ends it, never the clock of a head, a body or an idle connection.
+Invariant: while a reply is under way (``PENDING``, ``STREAMING``, or bytes of it not taken by the
+kernel yet) only a reader that takes nothing ends it, never the clock of a head, a body or an idle
+connection.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ class Phase(Enum):
     """The client's: a part of the head has come."""
     BODY = auto()
     """The client's: the head was let in, its body is wanted."""
+    PENDING = auto()
+    """Ours: a waiter stands by until there is a reply."""
     STREAMING = auto()
     """Ours: a pump sends the reply."""
     LINGERING = auto()
@@ -121,5 +124,5 @@ def _plan_phase(phase: Phase, since_s: float, sent_s: float, limits: Limits) -> 
             return Deadline(max(since_s, sent_s) + limits.keep_alive_s, Expiry.CLOSE)
         case Phase.LINGERING:
             return Deadline(max(since_s, sent_s) + limits.linger_s, Expiry.CLOSE)
-        case Phase.STREAMING | Phase.CLOSED:
+        case Phase.PENDING | Phase.STREAMING | Phase.CLOSED:
             return None

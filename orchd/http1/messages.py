@@ -1,4 +1,4 @@
-"""Requests and replies as values, and the two protocols at this room's borders.
+"""Requests and replies as values, and the three protocols at this room's borders.
 
 Invariants: a header name is lower-case everywhere; a ``Request`` exists only once its whole body
 has been read; a ``Source`` is attached to at most one connection.
@@ -97,7 +97,29 @@ class StreamedResponse:
     headers: Headers = ()
 
 
-Reply = Response | StreamedResponse
+class Awaited(Protocol):
+    """What will be over some day; an ``asyncio.Future`` is such a thing.
+
+    It calls in a later turn of the loop, also where it is over already.
+    """
+
+    def add_done_callback(self, call: Callable[[object], object], /) -> None:
+        """Call this once it is over."""
+
+    def remove_done_callback(self, call: Callable[[object], object], /) -> int:
+        """Call this no more; it may have been booked already."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingResponse:
+    """A reply that comes later. A client that leaves does not end what it waited for."""
+
+    awaited: Awaited = field(repr=False)
+    answer: Callable[[], Response] = field(repr=False)
+    """What the reply is, once that is over; never raises."""
+
+
+Reply = Response | StreamedResponse | PendingResponse
 Handler = Callable[[Request], Reply]
 
 

@@ -6,12 +6,12 @@ from http import HTTPStatus
 
 import h11
 
-from orchd.http1.messages import Reply, Response
+from orchd.http1.messages import Response, StreamedResponse
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
-def build_head(reply: Reply, date: bytes, *, is_last: bool) -> h11.Response:
+def build_head(reply: Response | StreamedResponse, date: bytes, *, is_last: bool) -> h11.Response:
     """The reply's head; ``is_last`` says that the connection is closed behind it."""
     headers = [*reply.headers, (b"date", date)]
     if is_last:

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _PULLS_PER_TURN = 16
 """A client that reads as fast as we write must not keep the loop for itself."""
 
-_RESET_S = 0.5
+RESET_S = 0.5
 """How long a reset takes to come back."""
 
 
@@ -72,7 +72,7 @@ class Pump:
         """
         self._ping()
         self._timer.cancel()
-        self._timer = self._loop.call_later(_RESET_S, self._watch_silence, 0.0)
+        self._timer = self._loop.call_later(RESET_S, self._watch_silence, 0.0)
 
     def stop(self) -> None:
         self._timer.cancel()

@@ -8,10 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Generic, TypeVar
 from urllib.parse import unquote
 
 T = TypeVar("T")
+
+
+class Body(Enum):
+    """What a route makes of a request's body."""
+
+    UNUSED = auto()
+    """One that comes is read and passed over."""
+    OPTIONAL = auto()
+    """An empty one is none, however it is framed."""
+    NEEDED = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +32,7 @@ class Route(Generic[T]):
     method: str
     pattern: str
     target: T
-    needs_body: bool = False
+    body: Body = Body.UNUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +41,7 @@ class Match(Generic[T]):
 
     target: T
     params: Mapping[str, str]
-    needs_body: bool = False
+    body: Body = Body.UNUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,7 @@ class Router(Generic[T]):
             route = methods.get("GET" if method == "HEAD" else method)
             if route is None:
                 return NotAllowed(_allowed(methods))
-            return Match(route.target, params, route.needs_body)
+            return Match(route.target, params, route.body)
         return None
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from enum import StrEnum
 
+from orchd.reload_outcome import Strategy
 from orchd.runner.allowed import CPU
 from orchd.runner.placement import (
     Machine,
@@ -22,13 +22,6 @@ from orchd.runner.placement import (
     decide_placement,
 )
 from orchd.runner.snapshot import Gpu, HostMemory, Snapshot
-
-
-class Strategy(StrEnum):
-    """How the new model comes to the place of the old one, by the names that clients see."""
-
-    SIDE_BY_SIDE = "side-by-side"
-    IN_PLACE = "in-place"
 
 
 def plan_reload(

@@ -1,11 +1,11 @@
-"""How a reload stands, and what has come of it."""
+"""How a reload stands, for /health and for whoever has to wait for it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from orchd.runner.reload import Strategy
+from orchd.reload_outcome import Strategy
 
 
 class Step(StrEnum):
@@ -28,31 +28,3 @@ class ReloadStatus:
     """None until it is known what the new model needs."""
     step: Step
     so_far_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Reloaded:
-    """The new model serves, and the old one is gone."""
-
-    pool_id: str
-    model_ref: str
-    previous_model_ref: str
-    strategy: Strategy
-    took_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadFailed:
-    """The old model is the pool's as before; the message says why, and how that one stands."""
-
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadBusy:
-    """The pool is being reloaded already."""
-
-    message: str
-
-
-Outcome = Reloaded | ReloadFailed | ReloadBusy

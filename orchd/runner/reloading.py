@@ -17,11 +17,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from orchd.config.model import PoolConfig
 from orchd.errors import EngineError, HostError, OrchdError
+from orchd.reload_outcome import Reloaded, ReloadFailed, ReloadOutcome, Strategy
 from orchd.runner.generation import Failure
 from orchd.runner.placement import Machine, Needs, NoFit, ReplicaPlan
 from orchd.runner.pool import Pool
-from orchd.runner.reload import Strategy, plan_reload
-from orchd.runner.reload_status import Outcome, Reloaded, ReloadFailed, ReloadStatus, Step
+from orchd.runner.reload import plan_reload
+from orchd.runner.reload_status import ReloadStatus, Step
 from orchd.runner.resources import Resources
 from orchd.runner.slot_gate import PoolGate
 
@@ -48,7 +49,7 @@ class Reload:
         self._began_s = self._loop.time()
         self._step = Step.CHECKING
         self._strategy: Strategy | None = None
-        self.answer: asyncio.Future[Outcome] = self._loop.create_future()
+        self.answer: asyncio.Future[ReloadOutcome] = self._loop.create_future()
 
     def status(self) -> ReloadStatus:
         """How it stands now."""
@@ -65,7 +66,7 @@ class Reload:
         self._work.cancel()
         await asyncio.wait([self._work])
 
-    def _end(self, work: asyncio.Task[Outcome], on_end: Callable[[], object]) -> None:
+    def _end(self, work: asyncio.Task[ReloadOutcome], on_end: Callable[[], object]) -> None:
         self._gate.resume(self._pool.id)
         on_end()
         if work.cancelled():
@@ -78,7 +79,7 @@ class Reload:
         else:
             self.answer.set_result(work.result())
 
-    async def _go(self) -> Outcome:
+    async def _go(self) -> ReloadOutcome:
         try:
             await self._bring_up()
         except OrchdError as error:

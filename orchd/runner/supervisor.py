@@ -13,6 +13,7 @@ from functools import partial
 
 from orchd.config.model import Config, PoolConfig
 from orchd.engines.adapter import Adapter
+from orchd.reload_outcome import ReloadBusy, ReloadFailed, ReloadOutcome
 from orchd.runner.allowed import CPU
 from orchd.runner.attempt import Attempt
 from orchd.runner.devices import INTERVAL_S, DeviceMonitor
@@ -21,7 +22,6 @@ from orchd.runner.incident import IncidentLog
 from orchd.runner.placement import ReplicaPlan
 from orchd.runner.pool import Pool
 from orchd.runner.reckoner import Reckoner
-from orchd.runner.reload_status import Outcome, ReloadBusy, ReloadFailed
 from orchd.runner.reloading import Reload
 from orchd.runner.replica import Replica
 from orchd.runner.resources import Resources
@@ -87,7 +87,7 @@ class Supervisor:
         for replica in self._all():
             replica.hurry()
 
-    def reload(self, pool_id: str, model_ref: str | None) -> asyncio.Future[Outcome]:
+    def reload(self, pool_id: str, model_ref: str | None) -> asyncio.Future[ReloadOutcome]:
         """Have the pool serve that model, or, where it is None, its own one afresh.
 
         The answer comes when that is over, whoever waits for it; it is never cancelled.
@@ -164,8 +164,8 @@ class Supervisor:
         under_way = None if reload is None else reload.status()
         return self._pools[pool_id].status(under_way, self._monitor.snapshot)
 
-    def _answer(self, outcome: Outcome) -> asyncio.Future[Outcome]:
-        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    def _answer(self, outcome: ReloadOutcome) -> asyncio.Future[ReloadOutcome]:
+        answer: asyncio.Future[ReloadOutcome] = asyncio.get_running_loop().create_future()
         answer.set_result(outcome)
         return answer
 

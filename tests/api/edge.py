@@ -12,9 +12,10 @@ import uvloop
 from orchd.api.door import Door
 from orchd.config.listen import Listen
 from orchd.http1.server import HttpServer
+from orchd.reload_outcome import Reloaded, Strategy
 from orchd.serving.pool_choice import TaskRequest
 from orchd.serving.task import Admitted, Ended, Rejected, Started, Token
-from tests.fakes.house import TASK_ID, FakeReplica, FakeService, build_context
+from tests.fakes.house import TASK_ID, FakeReloads, FakeReplica, FakeService, build_context
 
 TOKEN = "s3cret"
 TIMEOUT_S = 30.0
@@ -43,7 +44,10 @@ class Edge:
         self.service.add(TASK_ID, *events)
         self._faults: list[Any] = []
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        self._server = HttpServer(Door(build_context(self.service, FakeReplica()), TOKEN))
+        reloaded = Reloaded("chat", "/models/b.gguf", "/models/a.gguf", Strategy.IN_PLACE, 1)
+        self.reloads = FakeReloads(reloaded)
+        context = build_context(self.service, FakeReplica(), reload=self.reloads)
+        self._server = HttpServer(Door(context, TOKEN))
         listen = self._runner.run(self._server.start(Listen("127.0.0.1", 0)))
         assert isinstance(listen, Listen)
         self._listen = listen

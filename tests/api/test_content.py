@@ -6,12 +6,13 @@ import pytest
 
 from orchd.api.content import find_fault
 from orchd.http1.messages import Head
+from orchd.http1.router import Body
 
 LENGTH = (b"content-length", b"9")
 
 
-def judge(*headers: tuple[bytes, bytes], needs_body: bool = True) -> int | None:
-    fault = find_fault(Head("POST", "/", "", headers), needs_body=needs_body)
+def judge(*headers: tuple[bytes, bytes], body: Body = Body.NEEDED) -> int | None:
+    fault = find_fault(Head("POST", "/", "", headers), body)
     return None if fault is None else fault.status
 
 
@@ -21,7 +22,7 @@ def judge_type(*types: bytes) -> int | None:
 
 def test_a_length_is_needed_where_a_body_is() -> None:
     assert judge() == 411
-    assert judge(needs_body=False) is None
+    assert judge(body=Body.UNUSED) is judge(body=Body.OPTIONAL) is None
     for header in (LENGTH, (b"content-length", b"0"), (b"transfer-encoding", b"chunked")):
         assert judge(header) is None
 
@@ -76,10 +77,30 @@ def test_two_types_are_none() -> None:
     assert judge_type(b"application/json", b"application/json") == 415
 
 
-def test_the_type_is_asked_for_only_where_a_body_is_needed() -> None:
-    xml = (b"content-type", b"text/xml")
-    assert judge(LENGTH, xml, needs_body=False) is None
-    assert judge(xml, needs_body=False) is None
+XML = (b"content-type", b"text/xml")
+
+
+def test_the_type_is_not_asked_for_where_nothing_is_read() -> None:
+    assert judge(LENGTH, XML, body=Body.UNUSED) is None
+    assert judge(XML, body=Body.UNUSED) is None
+
+
+@pytest.mark.parametrize(
+    ("framing", "status"),
+    [
+        ((), None),
+        (((b"content-length", b"0"),), None),
+        (((b"content-length", b"1"),), 415),
+        # It may prove to be empty, which nobody can know yet.
+        (((b"transfer-encoding", b"chunked"),), 415),
+    ],
+)
+def test_a_body_that_is_optional_has_a_type_once_it_is_announced(
+    framing: tuple[tuple[bytes, bytes], ...], status: int | None
+) -> None:
+    assert judge(*framing, XML, body=Body.OPTIONAL) == status
+    assert judge(*framing, body=Body.OPTIONAL) is None
+    assert judge(*framing, (b"content-type", b"text/plain"), body=Body.OPTIONAL) is None
 
 
 @pytest.mark.parametrize("coding", [b"", b"identity", b"Identity", b"identity, identity"])
@@ -88,11 +109,12 @@ def test_a_plain_body(coding: bytes) -> None:
 
 
 @pytest.mark.parametrize("coding", [b"gzip", b"identity, br", b"x"])
-@pytest.mark.parametrize("needs_body", [True, False])
-def test_a_coded_body_is_not_read_anywhere(coding: bytes, needs_body: bool) -> None:
-    assert judge(LENGTH, (b"content-encoding", coding), needs_body=needs_body) == 415
+@pytest.mark.parametrize("body", Body)
+def test_a_coded_body_is_not_read_anywhere(coding: bytes, body: Body) -> None:
+    assert judge(LENGTH, (b"content-encoding", coding), body=body) == 415
     # Without a body there is nothing to decode.
-    assert judge((b"content-encoding", coding), needs_body=False) is None
+    if body is not Body.NEEDED:
+        assert judge((b"content-encoding", coding), body=body) is None
 
 
 def test_a_refusal_says_what_would_do() -> None:
@@ -100,5 +122,5 @@ def test_a_refusal_says_what_would_do() -> None:
         ((b"content-encoding", b"gzip"), b"accept-encoding", b"identity"),
         ((b"content-type", b"text/xml"), b"accept", b"application/json"),
     ):
-        fault = find_fault(Head("POST", "/", "", (LENGTH, header)), needs_body=True)
+        fault = find_fault(Head("POST", "/", "", (LENGTH, header)), Body.NEEDED)
         assert fault is not None and dict(fault.headers)[name] == value

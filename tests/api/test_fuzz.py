@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.api.bodies import bodies, dump, good_tasks
+from tests.api.bodies import bodies, dump, good_tasks, wild_text, wild_values
 from tests.api.edge import TOKEN, Edge, open_edge
 from tests.fakes.house import TASK_ID
 from tests.http1.test_fuzz import mutated, read_chunks, salads
@@ -35,6 +35,8 @@ PATHS = {
     "/v1/tasks": ("POST",),
     f"/v1/tasks/{TASK_ID}/stream": ("GET", "HEAD"),
     f"/v1/tasks/{TASK_ID}/cancel": ("POST",),
+    "/v1/pools/chat/reload": ("POST",),
+    "/v1/pools/unknown/reload": ("POST",),
     "/v1/tasks/unknown/stream": ("GET", "HEAD"),
     "/v1/tasks/unknown/cancel": ("POST",),
 }
@@ -136,6 +138,18 @@ submissions = st.builds(
     body=bodies | good_tasks.map(dump),
     chunk_bytes=st.sampled_from([0, 1000]),
 )
+reloads = st.builds(
+    Asked,
+    method=st.just("POST"),
+    target=st.just("/v1/pools/chat/reload"),
+    fields=st.just(AUTHORIZED),
+    body=st.just(b"")
+    | st.just(b"{}")
+    | bodies
+    | st.builds(lambda value: dump({"new_model_ref": value}), wild_values)
+    | st.builds(lambda text: dump({"new_model_ref": f"/{text}"}), wild_text),
+    chunk_bytes=st.sampled_from([0, 1, 1000]),
+)
 replays = st.builds(
     Asked,
     method=st.sampled_from(["GET", "HEAD"]),
@@ -144,7 +158,7 @@ replays = st.builds(
     body=st.just(b""),
     chunk_bytes=st.just(0),
 )
-asked = any_request | submissions | replays
+asked = any_request | submissions | reloads | replays
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +211,11 @@ def expected_statuses(asked: Asked) -> set[int]:
             methods = ("GET", "HEAD")
         case ["", "v1", "tasks", task_id, "cancel"]:
             methods, good = ("POST",), {204 if task_id.lower() == TASK_ID else 404}
+        case ["", "v1", "pools", pool_id, "reload"]:
+            types = asked.values("content-type")
+            is_sound = types in ([], ["application/json"]) or not (asked.body or asked.chunk_bytes)
+            good = {200, 400} if is_sound else {415}
+            methods, good = ("POST",), good if pool_id == "chat" or good == {415} else {404}
         case _:
             return {404}
     return good if asked.method in methods else {405}
@@ -255,6 +274,21 @@ def test_a_good_body_is_always_taken(
     assert request.priority == task.get("priority", "interactive")
     for name, value in request.generation.sampling.items():
         assert value == task[name]
+
+
+@settings(max_examples=200)
+@given(asked=reloads)
+def test_a_reload_of_any_kind_is_taken_or_refused(edge: Edge, asked: Asked) -> None:
+    edge.reloads.asked.clear()
+    edge.reloads.futures.clear()
+    answered = read_answer(edge.send([asked.encode()]), asked.method)
+    if answered.status != 200:
+        assert answered.status == 400 and not edge.reloads.asked
+        check_error(answered, asked.method)
+        return
+    ((pool_id, path),) = edge.reloads.asked
+    assert pool_id == "chat"
+    assert path == json.loads(asked.body or b"{}").get("new_model_ref")
 
 
 # -- the same bytes, cut otherwise ----------------------------------------------------------------

@@ -129,6 +129,7 @@ class Entrance:
         accepted = self.open("POST", "/v1/tasks", (*AUTHORIZATION, (b"content-length", b"9")))
         assert isinstance(accepted, Accepted)
         reply = accepted.handler(Request(self._asked, accepted.params, body))
+        assert isinstance(reply, Response)
         return reply.status
 
     @property
@@ -197,7 +198,8 @@ def test_what_is_no_task_is_not_counted(entrance: Entrance) -> None:
     cancelled = entrance.open("POST", f"/v1/tasks/{TASK_ID}/cancel")
     assert isinstance(cancelled, Accepted) and cancelled.refuse is not None
     asked = Request(entrance._asked, cancelled.params, b"")
-    assert cancelled.handler(asked).status == 404
+    unknown = cancelled.handler(asked)
+    assert isinstance(unknown, Response) and unknown.status == 404
     assert cancelled.refuse(ClientError(Code.PAYLOAD_TOO_LARGE, "no")).status == 413
     for method, path, headers in (
         ("POST", "/v1/tasks", ()),

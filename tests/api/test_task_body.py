@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchd.api.task_body import MAX_FAULTS_SHOWN, MAX_NAME_CHARS, MAX_STOPS, MAX_TURNS, read_task
+from orchd.api.fields import MAX_FAULTS_SHOWN
+from orchd.api.task_body import MAX_NAME_CHARS, MAX_STOPS, MAX_TURNS, read_task
 from orchd.engines.adapter import ChatTurn, Generation
 from orchd.errors import ClientError, Code
 from orchd.serving.pool_choice import TaskRequest

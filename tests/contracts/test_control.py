@@ -10,18 +10,27 @@ from typing import Any
 import openapi_spec_validator
 import pytest
 
+from orchd.api import reload_body, wire
+from orchd.api.reload_body import MAX_PATH_BYTES
 from orchd.api.routes import ROUTES
 from orchd.http1.messages import Head, Request, Response
+from orchd.reload_outcome import ReloadBusy, Reloaded, ReloadFailed, Strategy
 from orchd.runner.incident import KEPT
 from orchd.runner.lifecycle import State
 from orchd.runner.output import TAIL_LINES
+from tests.api import test_reload_body as reload_bodies
 from tests.contracts.documents import FOLDER, read_contract, validator
 from tests.fakes.house import DEATH, FakeDevice, FakeReplica, FakeService, build_context
 
 CONTRACT = read_contract("control.yaml")
 HEALTH = validator("control.yaml", "Health")
 SCHEMAS = CONTRACT["components"]["schemas"]
-OPERATIONS = {"/health": "getHealth", "/metrics": "getMetrics"}
+OPERATIONS = {
+    "/v1/pools/{pool_id}/reload": "reloadPool",
+    "/health": "getHealth",
+    "/metrics": "getMetrics",
+}
+RELOAD = CONTRACT["paths"]["/v1/pools/{pool_id}/reload"]["post"]
 
 LOST = FakeDevice(None, 1, None, None, None, 0, None, "has fallen off the bus")
 
@@ -42,9 +51,11 @@ def test_it_has_the_routes_that_are_not_of_the_data_plane() -> None:
     served = {r.pattern: r.method for r in ROUTES if not r.pattern.startswith("/v1/tasks")}
     told = {path: next(iter(operations)).upper() for path, operations in CONTRACT["paths"].items()}
     assert told == served
-    assert {path: told["get"]["operationId"] for path, told in CONTRACT["paths"].items()} == (
-        OPERATIONS
-    )
+    assert {
+        path: operation["operationId"]
+        for path, operations in CONTRACT["paths"].items()
+        for operation in operations.values()
+    } == OPERATIONS
 
 
 def test_its_bounds_and_states_are_those_of_the_code() -> None:
@@ -100,6 +111,59 @@ def test_metrics_are_as_it_says() -> None:
     (told,) = CONTRACT["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
     assert (b"content-type", told.encode()) in reply.headers
     assert (b"cache-control", b"no-store") in reply.headers
+
+
+# -- reload --------------------------------------------------------------------------------------
+
+RELOAD_REQUEST = validator("control.yaml", "ReloadRequest")
+RELOADED = validator("control.yaml", "Reloaded")
+ENVELOPE = validator("data.yaml", "Envelope")
+DONE = Reloaded("chat", "/models/b.gguf", "/models/a.gguf", Strategy.IN_PLACE, 0)
+
+
+def test_a_reload_takes_what_it_says() -> None:
+    assert SCHEMAS["ReloadRequest"]["properties"]["new_model_ref"]["maxLength"] == MAX_PATH_BYTES
+    assert set(SCHEMAS["ReloadRequest"]["properties"]) == set(reload_body._FIELDS)
+    assert SCHEMAS["Reloaded"]["properties"]["strategy"]["enum"] == list(Strategy)
+    for path in reload_bodies.GOOD:
+        RELOAD_REQUEST.validate({"new_model_ref": path})
+    for value in reload_bodies.BAD:
+        # JSON Schema counts characters, a path is counted in bytes.
+        is_long = isinstance(value, str) and len(value) <= MAX_PATH_BYTES < len(value.encode())
+        assert RELOAD_REQUEST.is_valid({"new_model_ref": value}) is is_long, value
+    assert not RELOAD_REQUEST.is_valid({"new_model": "/a"})
+
+
+def test_a_reload_is_answered_as_it_says() -> None:
+    answers = [
+        wire.reload_response(outcome, "llamacpp")
+        for outcome in (DONE, ReloadFailed("it died"), ReloadBusy("one is under way"))
+    ]
+    assert {str(answer.status) for answer in answers} < set(RELOAD["responses"])
+    body, *errors = (json.loads(answer.body) for answer in answers)
+    RELOADED.validate(body)
+    assert not RELOADED.is_valid(body | {"undocumented": 1})
+    assert not any(RELOADED.is_valid({k: v for k, v in body.items() if k != key}) for key in body)
+    for error in errors:
+        ENVELOPE.validate(error)
+    codes = {error["code"] for error in errors}
+    told = json.dumps(RELOAD["responses"])
+    assert codes == {"RELOAD_FAILED", "CONFLICT"} and all(code in told for code in codes)
+
+
+def test_the_examples_of_a_reload_are_valid() -> None:
+    for named in RELOAD["requestBody"]["content"]["application/json"]["examples"].values():
+        RELOAD_REQUEST.validate(named["value"])
+        reload_body.read_new_model_ref(json.dumps(named["value"]).encode())
+    shown = 0
+    for status, answer in RELOAD["responses"].items():
+        content = answer.get("content", {}).get("application/json", {})
+        examples = [named["value"] for named in content.get("examples", {}).values()]
+        examples += [content["example"]] if "example" in content else []
+        for example in examples:
+            shown += 1
+            (RELOADED if status == "200" else ENVELOPE).validate(example)
+    assert shown == 6
 
 
 def test_its_example_is_valid() -> None:

@@ -29,7 +29,7 @@ from orchd.serving.task import Admitted
 from orchd.serving.world import Outage, Runner
 from tests.conftest import Drive
 from tests.fakes.engine import Call, FakeEngine
-from tests.fakes.house import build_meters
+from tests.fakes.house import FakeReloads, build_meters
 from tests.http1.raw import Client, settle
 from tests.serving.samples import make_pool
 
@@ -188,7 +188,9 @@ def test_slow_readers_cost_nobody_anything_and_miss_nothing(drive: Drive[Any]) -
                 *(lambda pool_id: pool, lambda *report: None),
             )
             service = Service(config, ADAPTERS, wire.encode_event, runner)
-            context = Context(service, lambda: (), lambda: (), lambda: None, build_meters())
+            context = Context(
+                *(service, lambda: (), lambda: (), lambda: None, build_meters(), FakeReloads())
+            )
             door = _WatchedDoor(Door(context, TOKEN))
             server = _WatchedServer(door)
             listen = await server.start(Listen("127.0.0.1", 0))

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 
 from orchd.api import wire
 from orchd.errors import ClientError, Code
-from orchd.http1.messages import Accepted, Head, Reply, Request, Response, StreamedResponse
+from orchd.http1.messages import (
+    Accepted,
+    Head,
+    PendingResponse,
+    Reply,
+    Request,
+    Response,
+    StreamedResponse,
+)
 
 
 class FakeSource:
@@ -62,19 +71,21 @@ class FakeSource:
 
 
 class FakeApplication:
-    """Shows what reached it; ``/stream/N`` is the Nth source that it was given."""
+    """Shows what reached it; ``/stream/N`` is the Nth source that it was given, ``/later`` is
+    answered by the last of ``futures`` so far, and 500 where that fails."""
 
     def __init__(self, *sources: FakeSource) -> None:
         self.sources = sources
         self.heads: list[Head] = []
         self.requests: list[Request] = []
+        self.futures: list[asyncio.Future[Response]] = []
 
     def open(self, head: Head) -> Accepted | Response:
         self.heads.append(head)
         match head.path.split("/")[1:]:
             case ["secret"]:
                 return wire.error_response(Code.UNAUTHORIZED, "no token")
-            case ["echo" | "large" | "nothing"]:
+            case ["echo" | "large" | "nothing" | "later"]:
                 return Accepted(self._handle, {})
             case ["choosy"]:
                 refuse = partial(wire.error_response, Code.CONFLICT)
@@ -93,9 +104,23 @@ class FakeApplication:
             case ["stream", number]:
                 headers = ((b"content-type", b"text/event-stream"),)
                 return StreamedResponse(self.sources[int(number)], headers=headers)
+            case ["later"]:
+                return self._promise()
             case ["nothing"]:
                 return Response(204)
             case ["large"]:
                 return Response(200, bytes(int(request.body)))
             case _:
                 return Response(200, request.body or b"hello")
+
+    def _promise(self) -> PendingResponse:
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self.futures.append(future)
+
+        def answer() -> Response:
+            try:
+                return future.result()
+            except (Exception, asyncio.CancelledError):
+                return wire.error_response(Code.INTERNAL, "it failed")
+
+        return PendingResponse(future, answer)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,6 +14,7 @@ from orchd.engines.adapter import Generation
 from orchd.metrics.collector import Collector
 from orchd.metrics.cpu_watch import CpuUse
 from orchd.metrics.registry import Registry
+from orchd.reload_outcome import ReloadOutcome
 from orchd.runner.exit_status import ExitStatus
 from orchd.runner.incident import Incident
 from orchd.serving.dispatch import Slots
@@ -136,6 +138,23 @@ class FakeService:
         return None
 
 
+class FakeReloads:
+    """Each reload is over when a test says so, or at once with the ``outcome`` that it has set."""
+
+    def __init__(self, outcome: ReloadOutcome | None = None) -> None:
+        self.outcome = outcome
+        self.asked: list[tuple[str, str | None]] = []
+        self.futures: list[asyncio.Future[ReloadOutcome]] = []
+
+    def __call__(self, pool_id: str, new_model_ref: str | None) -> asyncio.Future[ReloadOutcome]:
+        self.asked.append((pool_id, new_model_ref))
+        future: asyncio.Future[ReloadOutcome] = asyncio.get_running_loop().create_future()
+        self.futures.append(future)
+        if self.outcome is not None:
+            future.set_result(self.outcome)
+        return future
+
+
 def build_meters(
     *, gpus: Mapping[str, GpuView] | None = None, processes: Mapping[int, CpuUse] | None = None
 ) -> Meters:
@@ -152,15 +171,17 @@ def build_context(
     devices_reason: str | None = None,
     meters: Meters | None = None,
     retired: tuple[str, ...] = (),
-    reload: FakeReload | None = None,
+    under_way: FakeReload | None = None,
+    reload: Callable[[str, str | None], asyncio.Future[ReloadOutcome]] | None = None,
 ) -> Context:
     """One pool named ``chat``, with these replicas."""
     config = PoolConfig(id="chat", engine="llamacpp", model="/models/a.gguf")
-    pool = FakePool(config, replicas, incidents, retired, reload)
+    pool = FakePool(config, replicas, incidents, retired, under_way)
     return Context(
         service=cast(Service, service),
         pools=lambda: (pool,),
         devices=lambda: devices,
         devices_reason=lambda: devices_reason,
         meters=meters or build_meters(),
+        reload=reload or FakeReloads(),
     )

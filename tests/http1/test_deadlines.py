@@ -28,6 +28,7 @@ def plan(
         (Phase.BODY, Deadline(1030, Expiry.REFUSE)),
         (Phase.IDLE, Deadline(1075, Expiry.CLOSE)),
         (Phase.LINGERING, Deadline(1002, Expiry.CLOSE)),
+        (Phase.PENDING, None),
         (Phase.STREAMING, None),
         (Phase.CLOSED, None),
     ],

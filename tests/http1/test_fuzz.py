@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchd.http1.limits import Limits
-from orchd.http1.messages import Accepted, Head, Response
+from orchd.http1.messages import Accepted, Head, PendingResponse, Response
 from tests.fakes.application import FakeApplication, FakeSource
 from tests.http1.raw import GET, Answer, client_of, serving
 
@@ -26,6 +26,7 @@ PIECES = [
     b"/secret",
     b"/stream/0",
     b"/nothing",
+    b"/later",
     b"http://a/echo",
     b"*",
     b" HTTP/1.1\r\n",
@@ -54,7 +55,7 @@ PIECES = [
 HEADS = [
     b"%s %s HTTP/%s\r\nHost: a\r\n%s\r\n" % (method, path, version, length)
     for method in (b"GET", b"HEAD", b"POST")
-    for path in (b"/echo", b"/none", b"/secret", b"/stream/0", b"/nothing")
+    for path in (b"/echo", b"/none", b"/secret", b"/stream/0", b"/nothing", b"/later")
     for version in (b"1.1", b"1.0", b"2.0", b"1.7")
     for length in (b"", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n")
 ]
@@ -125,11 +126,17 @@ def read_answers(data: bytes, sent: bytes) -> list[Answer]:
 
 
 class _Fresh(FakeApplication):
-    """A new source for each stream."""
+    """A new source for each stream; what comes later comes in the next loop turn."""
 
     def open(self, head: Head) -> Accepted | Response:
         self.sources = (FakeSource(b"data", is_ended=True),)
         return super().open(head)
+
+    def _promise(self) -> PendingResponse:
+        pending = super()._promise()
+        done = Response(200, b"later")
+        asyncio.get_running_loop().call_soon(self.futures[-1].set_result, done)
+        return pending
 
 
 async def throw(data: bytes, cut: int, limits: Limits) -> None:

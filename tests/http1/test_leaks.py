@@ -12,11 +12,12 @@ import gc
 import tracemalloc
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from orchd.api.door import Door
 from orchd.config.listen import Listen
 from orchd.http1.limits import Limits
+from orchd.reload_outcome import Reloaded, ReloadOutcome, Strategy
 from orchd.serving.entry import Entry
 from orchd.serving.pool_choice import TaskRequest
 from orchd.serving.task import Admitted, Ended, Rejected, Started, Token
@@ -43,6 +44,27 @@ class _ForgetfulService(FakeService):
         outcome = super().submit(request)
         self.submitted.clear()
         return outcome
+
+
+class _Reloads:
+    """Another model is there in the next loop turn; the same one afresh never is."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._endless: asyncio.Future[ReloadOutcome] = self._loop.create_future()
+
+    def __call__(self, pool_id: str, new_model_ref: str | None) -> asyncio.Future[ReloadOutcome]:
+        if new_model_ref is None:
+            return self._endless
+        future: asyncio.Future[ReloadOutcome] = self._loop.create_future()
+        reloaded = Reloaded(pool_id, new_model_ref, "/b", Strategy.IN_PLACE, 1)
+        self._loop.call_soon(future.set_result, reloaded)
+        return future
+
+    @property
+    def callbacks(self) -> int:
+        """How many still wait for what never comes."""
+        return len(cast(Any, self._endless)._callbacks or ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +118,8 @@ def test_nothing_survives_its_connection(drive: Drive[Any]) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
         service = _ForgetfulService()
         entries = furnish(service)
-        door = Door(build_context(service, FakeReplica()), TOKEN)
+        reloads = _Reloads()
+        door = Door(build_context(service, FakeReplica(), reload=reloads), TOKEN)
         # Whoever closed one half earlier and goes without a word is found out by pings alone. A
         # timer that is forgotten is still there when it is looked for.
         async with serving(door, Limits(ping_s=0.1, linger_s=NEVER_S)) as (server, listen):
@@ -107,6 +130,7 @@ def test_nothing_survives_its_connection(drive: Drive[Any]) -> None:
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(0.01)  # libuv closes its handles some turns later
                 assert not any(entry.has_readers for entry in entries)
+                assert not reloads.callbacks
                 seen.append(Census.take())
                 if count:
                     tracemalloc.start()

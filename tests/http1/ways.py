@@ -15,6 +15,11 @@ FIELDS = f"Host: a\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
 HEALTH = b"GET /health HTTP/1.1\r\n%s\r\n" % FIELDS
 TASK = b'{"prompt": "Once upon a time"}'
 SUBMIT = b"POST /v1/tasks HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n%s" % (FIELDS, len(TASK), TASK)
+RELOAD = b"POST /v1/pools/chat/reload HTTP/1.1\r\n%s" % FIELDS
+RELOAD_AFRESH = RELOAD + b"\r\n"
+"""Is never over."""
+RELOAD_OTHER = RELOAD + b'Content-Length: 23\r\n\r\n{"new_model_ref": "/a"}'
+"""Is over soon."""
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 READ_BYTES = 64 * 1024
 
@@ -184,6 +189,30 @@ async def stream_and_stall(it: Visit) -> None:
     it.reset()
 
 
+async def reload_to_the_end(it: Visit) -> None:
+    await it.send(RELOAD_OTHER)
+    await it.expect(b'"took_ms":')
+    await it.send(HEALTH)
+    await it.expect(b" 200 OK")
+
+
+async def reload_and_half_close(it: Visit) -> None:
+    await it.send(RELOAD_OTHER)
+    it.close_half()
+    await it.expect(b'"took_ms":')
+    await it.expect_end()
+
+
+async def reload_and_leave(it: Visit) -> None:
+    await it.send(RELOAD_AFRESH + HEALTH)
+
+
+async def reload_and_reset(it: Visit) -> None:
+    await it.send(HEALTH + RELOAD_AFRESH)
+    await it.expect(b" 200 OK")
+    it.reset()
+
+
 WAYS = (
     say_nothing,
     reset_at_once,
@@ -207,4 +236,8 @@ WAYS = (
     stream_and_reset,
     stream_and_half_close,
     stream_and_stall,
+    reload_to_the_end,
+    reload_and_half_close,
+    reload_and_leave,
+    reload_and_reset,
 )

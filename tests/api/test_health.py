@@ -12,7 +12,15 @@ from orchd.api.health import decide_status
 from orchd.api.routes import ROUTES
 from orchd.http1.messages import Head, Request, Response
 from orchd.runner.exit_status import ExitStatus
-from tests.fakes.house import DEATH, TASK_ID, FakeDevice, FakeReplica, FakeService, build_context
+from tests.fakes.house import (
+    DEATH,
+    TASK_ID,
+    FakeDevice,
+    FakeReload,
+    FakeReplica,
+    FakeService,
+    build_context,
+)
 
 READY = FakeReplica()
 LOADING = FakeReplica("loads since 3 s", "loading")
@@ -64,6 +72,38 @@ def test_what_it_shows(replica: FakeReplica, status: int, word: str) -> None:
     (shown,) = pool["replicas"]
     assert shown["reason"] == replica.reason
     assert (shown["slots_busy"], shown["slots_total"]) == (0, 0)
+
+
+def test_while_a_pool_is_held_it_is_degraded_whatever_its_replicas_do() -> None:
+    for replicas in ([], [CRASHED], [READY], [LOADING]):
+        assert decide_status(replicas, is_held=True) == "degraded"
+
+
+def test_a_reload_is_shown_and_what_it_brings_does_not_count() -> None:
+    coming = replace(LOADING, replica_id="chat-1", model="/models/b.gguf", is_active=False)
+    reload, retired = FakeReload(), ("/models/z.gguf",)
+    context = build_context(FakeService(), READY, coming, under_way=reload, retired=retired)
+    reply = ask(context)
+    assert reply.status == 200
+    document = json.loads(reply.body)
+    (pool,) = document["pools"]
+    assert (document["status"], pool["model"]) == ("ok", "/models/a.gguf")
+    assert pool["retired"] == ["/models/z.gguf"]
+    assert pool["reload"] == {
+        "new_model_ref": "/models/b.gguf",
+        "strategy": "side-by-side",
+        "step": "loads",
+        "so_far_s": 1.234,
+    }
+    assert [r["model"] for r in pool["replicas"]] == ["/models/a.gguf", "/models/b.gguf"]
+
+
+def test_a_pool_that_is_held_admits() -> None:
+    service = FakeService()
+    service.held = True
+    down = replace(LOADING, state="down")
+    reply = ask(build_context(service, down, under_way=FakeReload(strategy="in-place")))
+    assert (reply.status, json.loads(reply.body)["status"]) == (200, "degraded")
 
 
 def test_a_daemon_that_stops_serves_nobody_though_its_replicas_are_ready() -> None:

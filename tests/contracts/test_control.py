@@ -17,10 +17,11 @@ from orchd.http1.messages import Head, Request, Response
 from orchd.reload_outcome import ReloadBusy, Reloaded, ReloadFailed, Strategy
 from orchd.runner.incident import KEPT
 from orchd.runner.lifecycle import State
+from orchd.runner.model_history import KEPT as RETIRED_KEPT
 from orchd.runner.output import TAIL_LINES
 from tests.api import test_reload_body as reload_bodies
 from tests.contracts.documents import FOLDER, read_contract, validator
-from tests.fakes.house import DEATH, FakeDevice, FakeReplica, FakeService, build_context
+from tests.fakes.house import DEATH, FakeDevice, FakeReload, FakeReplica, FakeService, build_context
 
 CONTRACT = read_contract("control.yaml")
 HEALTH = validator("control.yaml", "Health")
@@ -61,6 +62,7 @@ def test_it_has_the_routes_that_are_not_of_the_data_plane() -> None:
 def test_its_bounds_and_states_are_those_of_the_code() -> None:
     assert SCHEMAS["Replica"]["properties"]["state"]["enum"] == list(State)
     assert SCHEMAS["Pool"]["properties"]["incidents"]["maxItems"] == KEPT
+    assert SCHEMAS["Pool"]["properties"]["retired"]["maxItems"] == RETIRED_KEPT
     assert SCHEMAS["Incident"]["properties"]["last_lines"]["maxItems"] == TAIL_LINES
 
 
@@ -77,6 +79,9 @@ def test_health_is_as_it_says(replica: FakeReplica) -> None:
     house = {"incidents": (DEATH,), "devices": (FakeDevice(), LOST), "devices_reason": "no driver"}
     HEALTH.validate(json.loads(ask("/health", replica, **house).body))
     HEALTH.validate(json.loads(ask("/health").body))
+    for strategy in (None, *Strategy):
+        house |= {"under_way": FakeReload(strategy=strategy), "retired": ("/m/a.gguf",)}
+        HEALTH.validate(json.loads(ask("/health", replica, **house).body))
 
 
 def list_keys(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

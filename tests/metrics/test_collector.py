@@ -111,6 +111,18 @@ def test_a_model_is_shown_once_and_is_active() -> None:
     assert Watched().look("model_state", *pools) == shown
 
 
+def test_a_retired_model_is_shown_unless_a_pool_serves_it() -> None:
+    pools = (
+        pool(model_id="/b.gguf", retired=("/a.gguf", "/c.gguf")),
+        pool(pool_id="code", model_id="/c.gguf", retired=("/a.gguf", "/b.gguf")),
+    )
+    assert Watched().look("model_state", *pools) == {
+        ("/b.gguf", "Active"): 1,
+        ("/c.gguf", "Active"): 1,
+        ("/a.gguf", "Retired"): 1,
+    }
+
+
 def test_a_thousand_pages_leave_nothing_behind() -> None:
     watched = Watched()
     collector, now = Collector(watched.registry), (pool(READY, COMING), pool(pool_id="code"))

@@ -64,10 +64,12 @@ class RememberingReckoner(Reckoner):
 
 
 class IdleGate:
-    """A serving side without tasks."""
+    """A serving side that remembers, and whose replicas are done with their task at once."""
 
     def __init__(self) -> None:
         self.opened: list[Endpoint] = []
+        self.closed: list[str] = []
+        self.tasks = ("its task",)
 
     def open_slots(self, config: PoolConfig, endpoint: Endpoint) -> None:
         self.opened.append(endpoint)
@@ -76,7 +78,8 @@ class IdleGate:
         pass
 
     def close_slots(self, pool_id: str, replica_id: str) -> tuple[str, ...]:
-        return ()
+        self.closed.append(replica_id)
+        return self.tasks
 
 
 class Stage:
@@ -93,7 +96,7 @@ class Stage:
         self.retired: dict[str, asyncio.Future[None]] = {}
         self.is_busy = False
         """Whoever is retired has tasks to finish first."""
-        self.is_held = False
+        self._is_held = False
         self.tasks: tuple[str, ...] = ()
         """What its replicas have at their end."""
         config = Config(pools=(pool,))
@@ -128,11 +131,11 @@ class Stage:
         return self.tasks
 
     def hold(self, pool_id: str) -> None:
-        assert not self.is_held, "held twice"
-        self.is_held = True
+        assert not self._is_held, "held twice"
+        self._is_held = True
 
     def resume(self, pool_id: str) -> None:
-        self.is_held = False
+        self._is_held = False
 
     def finish_tasks(self) -> None:
         """Whoever was retired has no task any more."""
@@ -142,6 +145,10 @@ class Stage:
                 idle.set_result(None)
 
     # -- how it stands ---------------------------------------------------------------------------
+
+    def is_held(self) -> bool:
+        """True while it admits without replicas."""
+        return self._is_held
 
     @property
     def serving(self) -> list[str]:

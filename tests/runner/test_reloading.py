@@ -3,28 +3,600 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+import logging
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
-from orchd.reload_outcome import Reloaded, ReloadFailed, Strategy
+import pytest
+
+from orchd.config.model import PoolConfig
+from orchd.reload_outcome import ReloadBusy, Reloaded, ReloadFailed, ReloadOutcome, Strategy
 from orchd.runner.lifecycle import State
+from orchd.runner.snapshot import NoReading, Reading
 from tests.conftest import Drive
-from tests.fakes.engines import write_model
-from tests.runner.stage import staged, until
+from tests.fakes.engines import install_engine, write_model
+from tests.fakes.nvml import FakeNvml, card, uuid_of
+from tests.runner.pools import make_pool
+from tests.runner.stage import QUICK, Stage, staged, until
 
 
-def test_smoke(drive: Drive[None], tmp_path: Path) -> None:
+@pytest.fixture
+def other(tmp_path: Path) -> str:
+    """Another model than the stage's own."""
+    (tmp_path / "other").mkdir()
+    return str(write_model(tmp_path / "other"))
+
+
+class Hold:
+    """Keeps whoever begins to load at that, from ``begin`` to ``end``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.begin, self.end = path.touch, path.unlink
+
+    def pool(self, folder: Path, replicas: int) -> PoolConfig:
+        """A pool on the CPU that can be held."""
+        return make_pool(
+            model=write_model(folder),
+            binary=install_engine(folder),
+            replicas=replicas,
+            vram_mib=1,
+            env={"FAKE_LOADS_WHILE": str(self.path)},
+        )
+
+
+@pytest.fixture
+def hold(tmp_path: Path) -> Hold:
+    return Hold(tmp_path / "hold")
+
+
+def gpu_pool(nvml: FakeNvml, hold: Hold, lag_ms: int = 0, **more: Any) -> PoolConfig:
+    """A pool whose replicas need 5000 MiB of a card."""
+    folder = nvml.folder.parent
+    told = nvml.engine_faults(4500, lag_ms) | {"loads_while": hold.path}
+    return make_pool(
+        model=write_model(folder),
+        binary=install_engine(folder),
+        devices=("auto",),
+        vram_mib=5000,
+        env={f"FAKE_{name.upper()}": str(value) for name, value in told.items()},
+        **more,
+    )
+
+
+@pytest.fixture
+def nvml(tmp_path: Path) -> FakeNvml:
+    """One card of 8 GiB: room for one replica."""
+    return FakeNvml(tmp_path / "machine", [card(0, 8)])
+
+
+def pids(stage: Stage, model: str | None = None) -> list[int]:
+    """Of the engines that run, of that model."""
+    return [s.pid for s in stage.statuses() if s.pid is not None and model in (None, s.model)]
+
+
+def succeeded(outcome: ReloadOutcome) -> Reloaded:
+    assert isinstance(outcome, Reloaded), outcome
+    return outcome
+
+
+def failed(outcome: ReloadOutcome) -> str:
+    assert isinstance(outcome, ReloadFailed), outcome
+    return outcome.message
+
+
+def put_away(model: str) -> None:
+    Path(model).rename(f"{model}.away")
+
+
+def put_back(model: str) -> None:
+    Path(f"{model}.away").rename(model)
+
+
+def lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+async def until_loading(stage: Stage, count: int = 1) -> list[int]:
+    """The pids of so many engines that are being loaded."""
+
+    def loading() -> list[int]:
+        return [s.pid for s in stage.statuses() if s.state is State.LOADING and s.pid is not None]
+
+    await until(lambda: len(loading()) == count)
+    return loading()
+
+
+# -- side by side ------------------------------------------------------------------------------
+
+
+def test_the_new_model_serves_and_the_old_one_is_gone(
+    drive: Drive[None], tmp_path: Path, other: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+
     async def scenario() -> None:
         async with staged(tmp_path) as stage:
             await stage.reach(State.READY)
-            (tmp_path / "other").mkdir()
-            other = str(write_model(tmp_path / "other"))
-            outcome = await stage.supervisor.reload("chat", other)
-            print(outcome)
-            assert isinstance(outcome, Reloaded)
+            (old,) = pids(stage)
+            outcome = succeeded(await stage.supervisor.reload("chat", other))
+            assert outcome.strategy is Strategy.SIDE_BY_SIDE
+            assert (outcome.pool_id, outcome.model_ref) == ("chat", other)
+            assert outcome.previous_model_ref == stage.pool.model
+            assert outcome.took_ms > 0
             assert stage.serving == [other]
-            outcome = await stage.supervisor.reload("chat", "/nowhere.gguf")
-            print(outcome)
-            assert isinstance(outcome, ReloadFailed)
+            assert (stage.only.replica_id, stage.only.model) == ("chat-1", other)
+            assert not lives(old)
+            status = stage.status
+            assert (status.config.model, status.retired) == (other, (stage.pool.model,))
+            assert (status.reload, status.incidents) == (None, ())
+            assert stage.supervisor.config("chat").model == other
+            back = succeeded(await stage.supervisor.reload("chat", stage.pool.model))
+            assert (stage.only.replica_id, back.previous_model_ref) == ("chat-0", other)
+
+    drive(scenario())
+    said = [record.getMessage() for record in caplog.records]
+    lasting = [line for line in said if line.startswith("a reload does not outlive the daemon")]
+    assert lasting == [
+        f"a reload does not outlive the daemon: its next start serves {tmp_path}/model.gguf"
+        " pool=chat"
+    ]
+
+
+def test_the_old_one_serves_until_each_new_replica_has_proven_itself(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    pool = hold.pool(tmp_path, replicas=2)
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool) as stage:
+            await until(lambda: len(stage.open) == 2)
+            hold.begin()
+            answer = stage.supervisor.reload("chat", None)
+            await until_loading(stage, 2)
+            assert sorted(stage.open) == ["chat-0", "chat-1"] and not stage.retired
+            assert [s.is_active for s in stage.statuses()] == [True, True, False, False]
+            status = stage.status.reload
+            assert status is not None and status.strategy is Strategy.SIDE_BY_SIDE
+            assert "beside the old one" in status.step
+            hold.end()
+            succeeded(await answer)
+            assert sorted(stage.open) == ["chat-2", "chat-3"]
+
+    drive(scenario())
+
+
+def test_the_old_one_finishes_its_tasks_before_it_goes(
+    drive: Drive[None], tmp_path: Path, other: str
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path) as stage:
+            await stage.reach(State.READY)
+            stage.is_busy = True
+            answer = stage.supervisor.reload("chat", other)
+            await until(lambda: stage.serving == [other])
+            assert list(stage.retired) == ["chat-0"]
+            assert [s.state for s in stage.statuses()] == [State.READY, State.READY]
+            assert [s.is_active for s in stage.statuses()] == [True, False]
+            assert stage.status.config.model == other
+            assert not answer.done()
+            busy = await stage.supervisor.reload("chat", None)
+            assert isinstance(busy, ReloadBusy) and "finish its tasks" in busy.message
+            stage.finish_tasks()
+            succeeded(await answer)
+
+    drive(scenario())
+
+
+def test_an_old_one_that_dies_at_its_last_tasks_does_not_come_back(
+    drive: Drive[None], tmp_path: Path, other: str
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path) as stage:
+            await stage.reach(State.READY)
+            (old,) = pids(stage)
+            stage.is_busy = True
+            answer = stage.supervisor.reload("chat", other)
+            await until(lambda: bool(stage.retired))
+            os.kill(old, signal.SIGKILL)
+            succeeded(await answer)
+            assert stage.opened == 2
+            (death,) = stage.status.incidents
+            assert (death.replica_id, death.pid) == ("chat-0", old)
+
+    drive(scenario())
+
+
+def test_a_pool_that_serves_nothing_is_mended_by_a_reload(
+    drive: Drive[None], tmp_path: Path, other: str
+) -> None:
+    pool = make_pool(model=tmp_path / "gone.gguf", binary=install_engine(tmp_path))
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool) as stage:
+            await stage.reach(State.BACKOFF)
+            succeeded(await stage.supervisor.reload("chat", other))
+            assert stage.serving == [other]
+            assert stage.only.state is State.READY
+
+    drive(scenario())
+
+
+# -- in place ----------------------------------------------------------------------------------
+
+
+def test_without_room_for_both_the_old_one_goes_first(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            (old,) = pids(stage)
+            stage.is_busy = True
+            hold.begin()
+            answer = stage.supervisor.reload("chat", None)
+            await until(lambda: bool(stage.retired))
+            assert stage.is_held() and not answer.done()
+            assert pids(stage) == [old], "it finishes what it has first"
+            status = stage.status.reload
+            assert status is not None and status.strategy is Strategy.IN_PLACE
+            assert "a reload to" in stage.supervisor.explain("chat")
+            stage.finish_tasks()
+            (new,) = await until_loading(stage)
+            assert new != old and not lives(old)
+            assert stage.is_held() and stage.open == {}
+            hold.end()
+            assert succeeded(await answer).strategy is Strategy.IN_PLACE
+            assert not stage.is_held()
+            assert pids(stage) == [new]
+            assert stage.status.retired == ()
+
+    drive(scenario())
+
+
+@pytest.mark.parametrize("lag_ms", [0, 400])
+def test_the_memory_of_the_old_one_is_waited_for(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold, lag_ms: int
+) -> None:
+    pool = gpu_pool(nvml, hold, lag_ms)
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            outcome = succeeded(await stage.supervisor.reload("chat", None))
+            assert outcome.strategy is Strategy.IN_PLACE
+            assert stage.opened == 2 and stage.status.incidents == ()
+
+    drive(scenario())
+
+
+def test_room_that_another_takes_first_is_looked_for_again_in_place(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    """The plan saw room beside the old one; when the new one is placed it is gone."""
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 12)])
+    seen: list[Strategy] = []
+    stages: list[Stage] = []
+
+    def read() -> Reading | NoReading:
+        for stage in stages:
+            if (reload := stage.status.reload) is not None and reload.strategy is not None:
+                seen.append(reload.strategy)
+                nvml.change(0, used_mib=4000)
+        return nvml.read()
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=read) as stage:
+            await stage.reach(State.READY)
+            stages.append(stage)
+            outcome = succeeded(await stage.supervisor.reload("chat", None))
+            assert seen[0] is Strategy.SIDE_BY_SIDE
+            assert outcome.strategy is Strategy.IN_PLACE
+            assert stage.opened == 2
+
+    drive(scenario())
+
+
+# -- back --------------------------------------------------------------------------------------
+
+
+def test_a_model_that_cannot_be_read_touches_nothing(
+    drive: Drive[None], tmp_path: Path, other: str
+) -> None:
+    (tmp_path / "garbage.gguf").write_bytes(b"not a model" * 100)
+
+    async def scenario() -> None:
+        async with staged(tmp_path) as stage:
+            await stage.reach(State.READY)
+            running = pids(stage)
+            for bad in (tmp_path / "gone.gguf", tmp_path, tmp_path / "garbage.gguf"):
+                message = failed(await stage.supervisor.reload("chat", str(bad)))
+                assert str(bad) in message
+                assert message.endswith(f"; the old model {stage.pool.model} was not touched")
+            assert (pids(stage), stage.serving) == (running, [stage.pool.model])
+            assert (stage.status.retired, stage.opened) == ((), 1)
+
+    drive(scenario())
+
+
+def test_a_model_that_fits_nowhere_touches_nothing(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            nvml.change(0, used_mib=3500)
+            message = failed(await stage.supervisor.reload("chat", None))
+            assert "needs 4.9 GiB" in message and "was not touched" in message
+            assert stage.opened == 1 and not stage.retired
+
+    drive(scenario())
+
+
+def test_a_new_one_that_dies_at_its_load_beside_the_old_one(
+    drive: Drive[None], tmp_path: Path, other: str, hold: Hold
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path, loads_while=hold.path) as stage:
+            await stage.reach(State.READY)
+            (old,) = pids(stage)
+            hold.begin()
+            answer = stage.supervisor.reload("chat", other)
+            (new,) = await until_loading(stage)
+            os.kill(new, signal.SIGKILL)
+            message = failed(await answer)
+            assert "replica chat-1: was ended by SIGKILL" in message
+            assert message.endswith(f"; the old model {stage.pool.model} was not touched")
+            assert (pids(stage), stage.serving) == ([old], [stage.pool.model])
+            assert [death.replica_id for death in stage.status.incidents] == ["chat-1"]
+            assert stage.status.retired == ()
+            hold.end()
+            succeeded(await stage.supervisor.reload("chat", other))
+
+    drive(scenario())
+
+
+def test_one_new_replica_that_fails_takes_the_others_down(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    pool = hold.pool(tmp_path, replicas=3)
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool) as stage:
+            await until(lambda: len(stage.open) == 3)
+            running = pids(stage)
+            hold.begin()
+            answer = stage.supervisor.reload("chat", None)
+            new = await until_loading(stage, 3)
+            os.kill(new[1], signal.SIGKILL)
+            assert "replica chat-4: was ended by SIGKILL" in failed(await answer)
+            assert pids(stage) == running
+            assert sorted(stage.open) == ["chat-0", "chat-1", "chat-2"]
+
+    drive(scenario())
+
+
+def test_a_new_one_that_dies_once_it_is_ready_and_others_are_not(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    """It has proven itself, and is not there for the switch."""
+    pool = hold.pool(tmp_path, replicas=2)
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool) as stage:
+            await until(lambda: len(stage.open) == 2)
+            hold.begin()
+            answer = stage.supervisor.reload("chat", None)
+            first, second = await until_loading(stage, 2)
+            os.kill(second, signal.SIGSTOP)
+            hold.end()
+            await until(lambda: [s.state for s in stage.statuses()].count(State.READY) == 3)
+            assert sorted(stage.open) == ["chat-0", "chat-1"]
+            os.kill(first, signal.SIGKILL)
+            os.kill(second, signal.SIGCONT)
+            assert "replica chat-2: was ended by SIGKILL" in failed(await answer)
+            assert sorted(stage.open) == ["chat-0", "chat-1"] and stage.opened == 2
+
+    drive(scenario())
+
+
+def test_a_new_one_that_dies_in_place_of_the_old_one_brings_that_back(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            hold.begin()
+            answer = stage.supervisor.reload("chat", None)
+            (new,) = await until_loading(stage)
+            os.kill(new, signal.SIGKILL)
+            await until(lambda: new not in pids(stage))
+            hold.end()
+            message = failed(await answer)
+            assert "replica chat-1: was ended by SIGKILL" in message
+            assert message.endswith(f"; the old model {stage.pool.model} is back")
+            assert (stage.serving, stage.is_held()) == ([stage.pool.model], False)
+            assert (stage.only.replica_id, stage.only.state) == ("chat-0", State.READY)
+
+    drive(scenario())
+
+
+def test_an_old_one_that_cannot_come_back_is_tried_again(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
+) -> None:
+    """Its file goes while the new one loads."""
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            hold.begin()
+            answer = stage.supervisor.reload("chat", None)
+            (new,) = await until_loading(stage)
+            put_away(stage.pool.model)
+            os.kill(new, signal.SIGKILL)
+            message = failed(await answer)
+            assert "was ended by SIGKILL" in message
+            assert "is not back yet and is tried again: replica chat-0: model" in message
+            assert not stage.is_held()
+            hold.end()
+            put_back(stage.pool.model)
+            await until(lambda: stage.serving == [stage.pool.model])
+
+    drive(scenario())
+
+
+def test_a_stop_in_the_middle_is_the_answer(
+    drive: Drive[None], tmp_path: Path, other: str, hold: Hold
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path, loads_while=hold.path) as stage:
+            await stage.reach(State.READY)
+            hold.begin()
+            answer = stage.supervisor.reload("chat", other)
+            await until_loading(stage)
+            await stage.supervisor.stop_reloads()
+            assert failed(await answer) == "the daemon is stopping"
+            assert stage.serving == [stage.pool.model]
+            assert failed(await stage.supervisor.reload("chat", other)) == "the daemon is stopping"
+
+    drive(scenario())
+
+
+def test_a_stop_before_its_first_step_is_the_answer_too(
+    drive: Drive[None], tmp_path: Path, other: str
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path) as stage:
+            await stage.reach(State.READY)
+            answer = stage.supervisor.reload("chat", other)
+            await stage.supervisor.stop_reloads()
+            assert failed(await answer) == "the daemon is stopping"
+
+    drive(scenario())
+
+
+def test_a_stop_after_the_switch_finds_it_done(
+    drive: Drive[None], tmp_path: Path, other: str
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path) as stage:
+            await stage.reach(State.READY)
+            stage.is_busy = True
+            answer = stage.supervisor.reload("chat", other)
+            await until(lambda: bool(stage.retired))
+            await stage.supervisor.stop_reloads()
+            assert succeeded(await answer).model_ref == other
+
+    drive(scenario())
+
+
+def test_a_stop_while_the_pool_is_held_leaves_nothing(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            stage.is_busy = True
+            answer = stage.supervisor.reload("chat", None)
+            await until(lambda: bool(stage.retired))
+            await stage.supervisor.stop_reloads()
+            assert failed(await answer) == "the daemon is stopping"
+            assert not stage.is_held()
+
+    drive(scenario())
+
+
+# -- one replica per device --------------------------------------------------------------------
+
+
+def test_each_card_gets_its_new_replica_and_a_card_that_comes_meanwhile_too(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 12), card(1, 12)])
+    pool = gpu_pool(nvml, hold, replicas="per-device")
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
+            await until(lambda: len(stage.open) == 2)
+            hold.begin()
+            answer = stage.supervisor.reload("chat", None)
+            await until_loading(stage, 2)
+            nvml.cards.append(card(2, 12))
+            nvml.write()
+            await until(lambda: len(stage.supervisor.snapshot.gpus) == 3)
+            assert len(stage.statuses()) == 4, "the old model gets none there"
+            hold.end()
+            succeeded(await answer)
+            await until(lambda: len(stage.open) == 3)
+            devices = sorted(str(s.device) for s in stage.statuses())
+            assert devices == [uuid_of(0), uuid_of(1), uuid_of(2)]
+            assert len({s.replica_id for s in stage.statuses()}) == 3
+
+    drive(scenario())
+
+
+def test_a_pool_none_of_whose_devices_is_there_is_not_reloaded(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    nvml = FakeNvml(tmp_path / "machine", [])
+    pool = gpu_pool(nvml, hold, replicas="per-device")
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
+            await until(lambda: stage.statuses() != ())
+            message = failed(await stage.supervisor.reload("chat", None))
+            assert "none of the pool's devices is there" in message
+            nvml.cards.append(card(0, 8))
+            await stage.reach(State.READY)
+
+    drive(scenario())
+
+
+def test_a_card_that_is_lost_under_the_new_one_brings_the_old_one_through(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 8), card(1, 8)])
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            hold.begin()
+            answer = stage.supervisor.reload("chat", None)
+            await until_loading(stage)
+            (lost,) = [s.device for s in stage.statuses() if s.state is State.LOADING]
+            place = [one.uuid for one in nvml.cards].index(str(lost))
+            nvml.change(place, handle_code=15)
+            assert f"its device {lost} has fallen off the bus" in failed(await answer)
+            assert stage.only.state is State.READY and stage.opened == 1
+
+    drive(scenario())
+
+
+# -- never in neither --------------------------------------------------------------------------
+
+
+def test_many_reloads_good_and_bad_end_in_one_model_each(
+    drive: Drive[None], tmp_path: Path, other: str
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path, QUICK) as stage:
+            await stage.reach(State.READY)
+            models = [other, "/gone.gguf", stage.pool.model, None, other, other, "/gone.gguf"]
+            outcomes: list[str] = []
+
+            async def ask(n: int) -> None:
+                outcome = await stage.supervisor.reload("chat", models[n % len(models)])
+                outcomes.append(type(outcome).__name__)
+                if isinstance(outcome, Reloaded):
+                    assert stage.serving == [outcome.model_ref]
+
+            for n in range(8):
+                await ask(n)
+                await asyncio.gather(*(ask(n + k) for k in range(3)))
+            assert set(outcomes) == {"Reloaded", "ReloadFailed", "ReloadBusy"}
+            assert stage.serving == [stage.supervisor.config("chat").model]
+            assert len(stage.status.retired) == 1 and len(stage.statuses()) == 1
 
     drive(scenario())

@@ -9,7 +9,7 @@ from orchd.engines.adapter import Done, Generation
 from orchd.errors import Code
 from orchd.serving.core import Core
 from orchd.serving.entry import Entry
-from orchd.serving.task import Priority, Rejected, TaskSpec
+from orchd.serving.task import Priority, Rejected, State, TaskSpec
 from orchd.serving.world import Outage, World
 from tests.serving.samples import make_pool
 
@@ -73,3 +73,21 @@ def test_while_nothing_serves_it_is_worth_coming_back_when_something_is_tried() 
     stage.outage = Outage("loading for 3 s", None)
     rejected = stage.submit()
     assert isinstance(rejected, Rejected) and rejected.backoff_s == 1.0
+
+
+def test_a_pool_that_is_held_admits_without_slots_if_it_had_some() -> None:
+    stage = Stage()
+    stage.core.hold()
+    assert isinstance(stage.submit(), Rejected) and not stage.core.is_held
+    stage.core.open_slots("r0", 1)
+    stage.core.hold()
+    stage.core.retire_slots("r0")
+    stage.core.close_slots("r0")
+    entry = stage.submit()
+    assert isinstance(entry, Entry) and entry.task.state is State.QUEUED
+    assert entry.describe_wait() == "waiting in the queue; crashed"
+    stage.core.resume()
+    assert isinstance(stage.submit(), Rejected)
+    stage.core.open_slots("r1", 1)
+    (grant,) = stage.core.take_todo().run
+    assert (grant.task, grant.slots.replica_id) == (entry.task, "r1")

@@ -221,3 +221,15 @@ def test_what_is_no_break_is_none_and_redeems_nobody(other: Stalled | Bug | Refu
         assert slots.fault is None
     slots.note_outcome(BROKEN)
     assert slots.fault is not None
+
+
+def test_a_retired_replica_is_granted_nothing_and_goes_on_with_what_it_has() -> None:
+    dispatcher = make_dispatcher(a=2, b=1)
+    (grant,) = submit(dispatcher, make_task(session_id="s"))
+    assert places([grant]) == ["a"]
+    slots = dispatcher.retire_slots("a")
+    assert (dispatcher.open_slots_total, slots.free, slots.is_idle) == (1, 0, False)
+    assert places(submit(dispatcher, make_task(session_id="s"), make_task())) == ["b"]
+    dispatcher.release(grant)
+    assert (dispatcher.dispatch(), slots.is_idle) == ([], True)
+    assert dispatcher.slots("a") is slots, "it is there until it is closed"

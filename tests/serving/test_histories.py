@@ -67,6 +67,9 @@ class Histories(RuleBasedStateMachine):
         self.waiting: set[Entry] = set()
         self.ended: list[Entry] = []
         self.open: dict[str, int] = {}
+        self.retired: set[str] = set()
+        """Of those that are open: they finish what they have."""
+        self.is_held = False
         self.running: dict[Grant, Entry] = {}
         self.settling: dict[Grant, bool] = {}
         """Held by no task any more, and whether they doubt their replica."""
@@ -103,7 +106,8 @@ class Histories(RuleBasedStateMachine):
         slots = self.core.slots(replica_id)
         assert slots is not None
         is_doubted = any(g.slots is slots and doubts for g, doubts in self.settling.items())
-        return 0 if is_doubted else self.open[replica_id] - self.held(slots)
+        is_out = is_doubted or replica_id in self.retired
+        return 0 if is_out else self.open[replica_id] - self.held(slots)
 
     def look(self, *ended: Entry, cut: Grant | None = None) -> None:
         """What the step listed, against what the model would list."""
@@ -159,7 +163,7 @@ class Histories(RuleBasedStateMachine):
             f"task-{len(self.admitted)}", "chat", priority, session_id, Generation(prompt="Once")
         )
         outcome = self.core.admit(spec)
-        if self.is_stopping or not self.open:
+        if self.is_stopping or not (set(self.open) - self.retired or self.is_held):
             assert isinstance(outcome, Rejected) and outcome.code is Code.POOL_UNAVAILABLE
         elif len(same) >= BOUNDS[priority]:
             assert isinstance(outcome, Rejected) and outcome.code is Code.ADMISSION_REJECT
@@ -186,6 +190,7 @@ class Histories(RuleBasedStateMachine):
     def close_replica(self, number: int) -> None:
         replica_id = sorted(self.open)[number % len(self.open)]
         del self.open[replica_id]
+        self.retired.discard(replica_id)
         slots = self.core.slots(replica_id)
         concerned = [
             grant.task.spec.task_id
@@ -194,6 +199,30 @@ class Histories(RuleBasedStateMachine):
         ]
         assert self.core.close_slots(replica_id) == tuple(concerned)
         assert len(set(concerned)) == len(concerned)
+        self.look()
+
+    @precondition(lambda self: set(self.open) - self.retired)
+    @rule(number=picks)
+    def retire_replica(self, number: int) -> None:
+        """It goes on with what it has; that is no event for any task."""
+        serving = sorted(set(self.open) - self.retired)
+        replica_id = serving[number % len(serving)]
+        self.retired.add(replica_id)
+        slots = self.core.retire_slots(replica_id)
+        assert slots is self.core.slots(replica_id)
+        assert slots.is_idle == (not self.held(slots))
+        self.look()
+
+    @rule()
+    def hold(self) -> None:
+        self.is_held = bool(set(self.open) - self.retired)
+        self.core.hold()
+        self.look()
+
+    @rule()
+    def resume(self) -> None:
+        self.is_held = False
+        self.core.resume()
         self.look()
 
     @precondition(lambda self: self.admitted)
@@ -373,6 +402,7 @@ class Histories(RuleBasedStateMachine):
             slots = self.core.slots(replica_id)
             assert slots is not None
             assert slots.busy == self.held(slots) <= slots.total == total
+            assert slots.is_retired == (replica_id in self.retired)
             assert slots.breaks == self.breaks_in_a_row(slots)
             assert (slots.fault is not None) == (slots.breaks > max(total, 2))
             started = [g for g, e in self.running.items() if e.task.state is State.STARTED]

@@ -7,6 +7,7 @@ import dataclasses
 import gc
 import logging
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,17 @@ from orchd.errors import Code
 from orchd.serving.entry import Entry, Reader
 from orchd.serving.pool_choice import TaskRequest
 from orchd.serving.service import Service
-from orchd.serving.task import Admitted, Ended, Failed, Priority, Started, State, TaskEvent, Token
+from orchd.serving.task import (
+    Admitted,
+    Ended,
+    Failed,
+    Priority,
+    Rejected,
+    Started,
+    State,
+    TaskEvent,
+    Token,
+)
 from orchd.serving.world import Outage, Runner
 from tests.conftest import Drive
 from tests.fakes.engine import Call, FakeEngine, Script, dies, event, hangs, refuses, tells, waits
@@ -525,3 +536,84 @@ def test_a_client_s_own_fault_is_no_line(
     with caplog.at_level(logging.INFO):
         drive(scenario())
     assert [message[:12] for message in caplog.messages] == ["ended a task"]
+
+
+# -- a reload ----------------------------------------------------------------------------------
+
+
+def test_a_retired_replica_is_idle_once_its_last_task_is_over(drive: Drive[Any]) -> None:
+    async def scenario() -> None:
+        go_on = asyncio.Event()
+
+        async def wait(call: Call) -> None:
+            call.accept()
+            call.say("old")
+            await call.drain()
+            await go_on.wait()
+            call.finish()
+            await call.drain()
+
+        async with FakeEngine(wait) as old, FakeEngine(tells("new")) as new, Rig() as rig:
+            rig.open(old.endpoint, slots=2)
+            running = [rig.submit(), rig.submit()]
+            await old.wait_for_calls(2)
+            idle = rig.service.retire_slots("chat", "r0")
+            rig.open(replace(new.endpoint, replica_id="r1"), slots=1)
+            after = rig.submit()
+            assert [type(e) for e in await rig.story(after)] == [Started, Token, Ended]
+            assert (len(old.calls), len(new.calls), idle.done()) == (2, 1, False)
+            rig.service.cancel(running[0])
+            go_on.set()
+            await idle
+            assert [type(e) for e in await rig.story(running[1])] == [Started, Token, Ended]
+            assert rig.busy("r0") == 0
+            rig.close("r0")
+
+    drive(scenario())
+
+
+def test_a_retired_replica_without_a_task_is_idle_at_once(drive: Drive[Any]) -> None:
+    async def scenario() -> None:
+        async with FakeEngine(tells("a")) as engine, Rig() as rig:
+            rig.open(engine.endpoint)
+            assert rig.service.retire_slots("chat", "r0").done()
+            assert isinstance(rig.refuse(), Rejected)
+
+    drive(scenario())
+
+
+def test_a_retired_replica_that_dies_is_idle_and_its_task_runs_elsewhere(
+    drive: Drive[Any],
+) -> None:
+    async def scenario() -> None:
+        die = asyncio.Event()
+
+        async def hang_up(call: Call) -> None:
+            call.accept()
+            await die.wait()
+            call.reset()
+
+        async with FakeEngine(hang_up) as old, FakeEngine(tells("new")) as new, Rig() as rig:
+            rig.open(old.endpoint)
+            entry = rig.submit()
+            await old.wait_for_calls(1)
+            idle = rig.service.retire_slots("chat", "r0")
+            rig.open(replace(new.endpoint, replica_id="r1"))
+            die.set()
+            assert [type(e) for e in await rig.story(entry)] == [Started, Token, Ended]
+            assert len(new.calls) == 1 and not idle.done(), "it may be at work on it still"
+            assert rig.close("r0") == (entry.task.spec.task_id,)
+            await idle
+
+    drive(scenario())
+
+
+def test_a_task_goes_by_the_active_models_name(drive: Drive[Any]) -> None:
+    async def scenario() -> None:
+        async with FakeEngine(tells("a")) as engine, Rig() as rig:
+            rig.open(engine.endpoint)
+            rig.pool = replace(rig.pool, model="/models/other.gguf")
+            assert rig.refuse(model_ref="a.gguf").code == Code.INVALID_PARAMS
+            await rig.story(rig.submit(model_ref="other.gguf"))
+
+    drive(scenario())

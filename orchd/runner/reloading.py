@@ -57,7 +57,7 @@ class Reload:
 
     def start(self, on_end: Callable[[], object]) -> None:
         """From here on it goes by itself, and ends with ``on_end`` and ``answer``."""
-        log.info("reloads pool=%s model=%s", self._pool.id, self._config.model)
+        log.info("began a reload pool=%s model=%s", self._pool.id, self._config.model)
         self._work = self._loop.create_task(self._go(), name=f"reload {self._pool.id}")
         self._work.add_done_callback(lambda work: self._end(work, on_end))
 
@@ -99,6 +99,7 @@ class Reload:
             machine = await self._resources.survey(self._config)
             plans = self._pool.plan(self._config, machine.snapshot)
             self._strategy = self._decide(plans, needs, machine)
+            log.info("planned a reload pool=%s strategy=%s", self._pool.id, self._strategy)
             if self._strategy is Strategy.IN_PLACE:
                 await self._make_room()
             failure = await self._load(plans)
@@ -131,6 +132,7 @@ class Reload:
         failure = await self._pool.prepare(self._config, plans).come_up()
         if failure is None:
             self._leaving = self._pool.switch()
+            log.info("switched pool=%s model=%s", self._pool.id, self._config.model)
         return failure
 
     async def _see_off(self) -> None:

@@ -37,6 +37,7 @@ from orchd.runner.process_tree import list_tree
 from orchd.runner.reckoner import Reckoner
 from orchd.runner.slot_gate import SlotGate
 from orchd.runner.supervisor import Supervisor
+from orchd.runner.trust import Trust
 from orchd.serving.service import Runner, Service
 from orchd.serving.world import Outage
 
@@ -88,7 +89,8 @@ def _build(config: Config, token: Token, learned: Learned) -> _House:
     )
     service = Service(config, ADAPTERS, wire.encode_event, runner, tally=registry)
     gate = SlotGate(service.open_slots, service.close_slots)
-    guard, reckoner = Guard(engines_folder(os.environ)), Reckoner(ADAPTERS, learned)
+    guard = Guard(engines_folder(os.environ))
+    reckoner = Reckoner(ADAPTERS, learned, trust=Trust())
     supervisor: Supervisor = Supervisor(
         config, ADAPTERS, gate, NvmlReader().read, reckoner, guard=guard
     )

@@ -127,13 +127,14 @@ class Replica:
         """How it stands now."""
         history, so_far_s = self._history, self._loop.time() - self._since_s
         left_s = max(history.delay_s - so_far_s, 0.0)
+        doing = self._resources.describe_progress(self._pool)
         return ReplicaStatus(
             replica_id=self.plan.replica_id,
             device=None if self._lease is None else self._lease.device,
             state=self._state,
             pid=None if self._attempt is None else self._attempt.pid,
             restarts=history.restarts,
-            reason=explain(self._state, so_far_s, history.failure, history.delay_s),
+            reason=explain(self._state, so_far_s, history.failure, history.delay_s, doing),
             engine_version=self._version,
             has_failed=bool(history.failure),
             retry_s=left_s if self._state is State.BACKOFF else None,

@@ -53,6 +53,8 @@ _WARNINGS_KEPT = 8
 
 Read = Callable[[int, memoryview], int]
 """Fills the buffer from a descriptor as far as it can at once; gives the bytes, 0 at the end."""
+Look = Callable[[str], dict[str, Sidecar]]
+"""The sidecar of each of a model's files that is there, by the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,15 @@ class _Hashed:
 class Trust:
     """One for the whole daemon: it remembers what was checked, and what was warned of."""
 
-    def __init__(self, look_timeout_s: float = LOOK_TIMEOUT_S, read: Read | None = None) -> None:
+    def __init__(
+        self,
+        look_timeout_s: float = LOOK_TIMEOUT_S,
+        read: Read | None = None,
+        look: Look | None = None,
+    ) -> None:
         self._look_timeout_s = look_timeout_s
         self._read = read or _read_at_once
+        self._look = look or _read_sidecars
         self._models: dict[str, _Model] = {}
         self._files: dict[str, _File] = {}
 
@@ -91,7 +99,8 @@ class Trust:
         Raises HostError where one has not, changes meanwhile, cannot be read, or where nothing of
         it is read for the pool's ``load_stall_s``.
         """
-        model = _keep(self._models, pool.model, MODELS_MAX, partial(_Model, pool.model))
+        make_model = partial(_Model, pool.model, partial(self._look, pool.model))
+        model = _keep(self._models, pool.model, MODELS_MAX, make_model)
         plan = plan_checks(pool.model, pool.sha256, await model.look(self._look_timeout_s))
         for warning in plan.warnings:
             model.warn(warning)
@@ -112,11 +121,11 @@ class Trust:
 class _Model:
     """What lies beside a model's files, and what the user was told of it."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, look: Callable[[], dict[str, Sidecar]]) -> None:
         self.current: _File | None = None
         """The one that was turned to last."""
         self._path = path
-        self._call = SlowCall("look for a sha256", partial(_read_sidecars, path))
+        self._call = SlowCall("look for a sha256", look)
         self._told: deque[str] = deque(maxlen=_WARNINGS_KEPT)
 
     async def look(self, timeout_s: float) -> dict[str, Sidecar]:

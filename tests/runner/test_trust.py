@@ -14,14 +14,18 @@ from pathlib import Path
 
 import pytest
 
+from orchd.engines.llamacpp import LlamaCpp
 from orchd.errors import HostError
 from orchd.runner import trust as room
-from orchd.runner.digest import SIDECAR_BYTES_MAX
+from orchd.runner.digest import SIDECAR_BYTES_MAX, Sidecar
+from orchd.runner.learned import Learned
+from orchd.runner.lifecycle import State
+from orchd.runner.reckoner import Reckoner
 from orchd.runner.trust import CHUNK_BYTES, FILES_MAX, MODELS_MAX, Trust
 from tests.conftest import Drive
-from tests.fakes.engines import count_descriptors
+from tests.fakes.engines import count_descriptors, install_engine, write_model
 from tests.runner.pools import make_pool
-from tests.runner.stage import until
+from tests.runner.stage import staged, until
 
 WRONG = "0" * 64
 PATIENCE_S = 30.0
@@ -56,8 +60,8 @@ class Disk:
         finally:
             self.runs.set()
 
-    def trust(self, look_timeout_s: float = PATIENCE_S) -> Trust:
-        return Trust(look_timeout_s, self.read)
+    def trust(self) -> Trust:
+        return Trust(PATIENCE_S, self.read)
 
 
 @pytest.fixture
@@ -651,20 +655,28 @@ def test_a_disk_that_does_not_tell_what_lies_beside_is_warned_of(
     drive: Drive[None], model: Path, disk: Disk, heard: Heard
 ) -> None:
     pool = make_pool(model=model)
-    known = replace(pool, sha256=digest_of(model))
+    known = make_pool(model=model, sha256=digest_of(model))
+    tells = threading.Event()
+
+    def look(_: str) -> dict[str, Sidecar]:
+        assert tells.wait(60)
+        return {}
 
     async def scenario() -> None:
-        trust = disk.trust(look_timeout_s=0)
-        await trust.check(pool)
+        trust = Trust(0.02, disk.read, look)
+        for _ in range(3):
+            await trust.check(pool)
         (warning,) = heard()
-        assert warning.endswith(f"{model}.sha256 could not be read for 0 s")
+        assert warning.endswith(f"{model}.sha256 could not be read for 0.02 s")
+        assert count_threads("look for a sha256") == 1
         # The pool's own is held to all the same.
         await trust.check(known)
         assert disk.begun == 1
-        await until(lambda: not is_looking())
-        await spin()
 
-    drive(scenario())
+    try:
+        drive(scenario())
+    finally:
+        tells.set()
 
 
 # -- what is told and kept ---------------------------------------------------------------------
@@ -711,3 +723,92 @@ def test_what_came_and_went_is_let_go(drive: Drive[None], tmp_path: Path, disk: 
     for n in range(FILES_MAX + 3):
         room._keep(kept, str(n), FILES_MAX, lambda n=n: n)  # type: ignore[misc]
     assert len(kept) == FILES_MAX and "2" not in kept and "3" in kept
+
+
+# -- on the way of a replica -------------------------------------------------------------------
+
+
+def reckon_with(trust: Trust) -> Reckoner:
+    return Reckoner({"llamacpp": LlamaCpp()}, Learned(None), trust=trust)
+
+
+def test_what_a_head_tells_is_told_before_anything_is_hashed(
+    drive: Drive[None], model: Path, disk: Disk
+) -> None:
+    write_sidecar(model)
+
+    async def scenario() -> None:
+        with pytest.raises(HostError, match="is not a GGUF file"):
+            await reckon_with(disk.trust()).needs(make_pool(model=model))
+        with pytest.raises(HostError, match="is not what it should be"):
+            pool = make_pool(model=model, vram_mib=1, sha256=WRONG)
+            await reckon_with(disk.trust()).needs(pool)
+        assert disk.begun == 1
+
+    drive(scenario())
+
+
+def test_its_replicas_share_one_hash_and_their_restarts_need_none(
+    drive: Drive[None], tmp_path: Path, disk: Disk, heard: Heard
+) -> None:
+    model = write_model(tmp_path)
+    write_sidecar(model)
+    pool = make_pool(model=model, binary=install_engine(tmp_path), replicas=3)
+
+    async def scenario() -> None:
+        reckoner = reckon_with(disk.trust())
+        async with staged(tmp_path, pool=pool, reckoner=reckoner) as stage:
+            with disk.standing():
+                await until(lambda: disk.chunks == 1)
+                await until(lambda: not is_looking())
+                await spin()
+                for status in stage.statuses():
+                    assert status.state is State.PLACING
+                    told = "s (checks the sha256 of its model, 0% of 0.0 GiB read)"
+                    assert (status.reason or "").endswith(told)
+            await stage.reach(State.READY)
+            stage.kill_all()
+            await until(lambda: stage.opened == 6)
+            assert disk.begun == 1
+        assert sum("checked a model file" in line for line in heard()) == 1
+
+    drive(scenario())
+
+
+def test_one_with_another_model_waits_and_comes_up_once_that_is_mended(
+    drive: Drive[None], tmp_path: Path, disk: Disk
+) -> None:
+    model = write_model(tmp_path)
+    write_sidecar(model, WRONG)
+    pool = make_pool(model=model, binary=install_engine(tmp_path))
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, reckoner=reckon_with(disk.trust())) as stage:
+            await until(lambda: "tries again in" in (stage.only.reason or ""))
+            assert stage.only.state is State.BACKOFF
+            assert (stage.only.pid, stage.only.has_failed) == (None, True)
+            assert f"{model} is not what it should be: " in (stage.only.reason or "")
+            write_sidecar(model)
+            await stage.reach(State.READY)
+            assert stage.only.restarts == 0
+
+    drive(scenario())
+
+
+def test_a_stop_does_not_wait_for_a_disk_that_stands_still(
+    drive: Drive[None], tmp_path: Path, disk: Disk
+) -> None:
+    model = write_model(tmp_path, 4 * CHUNK_BYTES)
+    write_sidecar(model)
+    pool = make_pool(model=model, binary=install_engine(tmp_path))
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, reckoner=reckon_with(disk.trust())) as stage:
+            with disk.standing():
+                await until(lambda: disk.chunks == 1)
+                await stage.supervisor.stop()
+                assert stage.only.state is State.DOWN
+            await until(lambda: not is_hashing())
+            assert disk.chunks == 1, "read on for nobody"
+
+    drive(scenario())

@@ -46,6 +46,7 @@ def escape(name: str) -> tuple[str, str]:
         A.upper(),
         f"{A}\n",
         f"\n  {A}  \r\n\n",
+        f"{A}  \r\n",
         f"\ufeff{A}\n",
         f"{A}  {NAME}\n",
         f"{A.upper()} *{NAME}\n",

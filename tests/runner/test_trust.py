@@ -535,23 +535,25 @@ def test_one_that_comes_before_it_is_ended_goes_on_with_it(
     drive(scenario())
 
 
-def test_one_that_comes_too_late_for_that_begins_afresh(
+def test_one_that_comes_just_too_late_for_that_begins_afresh(
     drive: Drive[None], model: Path, disk: Disk
 ) -> None:
     os.truncate(model, 3 * CHUNK_BYTES)
-    write_sidecar(model)
 
     async def scenario() -> None:
-        trust = disk.trust()
-        pool = make_pool(model=model)
+        file = room._File(str(model), str(model), disk.read)
         with disk.standing():
-            first = asyncio.create_task(trust.check(pool))
+            first = asyncio.create_task(file._find(PATIENCE_S))
             await until(lambda: disk.chunks == 1)
             first.cancel()
             await asyncio.wait([first])
-        await until(lambda: not is_hashing())
-        # Its thread is at its end, whether or not the loop has heard of it yet.
-        await trust.check(pool)
+            second = asyncio.create_task(file._find(PATIENCE_S))
+        # Its thread ends before the second has taken a step, and the loop hears of it after.
+        for thread in threading.enumerate():
+            if thread.name == "hash a model":
+                thread.join(60)
+        assert not is_hashing()
+        assert (await second).digest == digest_of(model)
         assert disk.begun == 2
 
     drive(scenario())

@@ -36,6 +36,7 @@ from orchd.runner.nvml import NvmlReader
 from orchd.runner.process_tree import list_tree
 from orchd.runner.reckoner import Reckoner
 from orchd.runner.supervisor import Supervisor
+from orchd.runner.trust import Trust
 from orchd.serving.service import Service
 from orchd.serving.world import Outage, Runner
 
@@ -87,7 +88,8 @@ def _build(config: Config, token: Token, learned: Learned) -> _House:
         lambda pool_id: {replica.replica_id for replica in supervisor.statuses(pool_id)},
     )
     service = Service(config, ADAPTERS, wire.encode_event, runner, tally=registry)
-    guard, reckoner = Guard(engines_folder(os.environ)), Reckoner(ADAPTERS, learned)
+    guard = Guard(engines_folder(os.environ))
+    reckoner = Reckoner(ADAPTERS, learned, trust=Trust())
     supervisor: Supervisor = Supervisor(
         config, ADAPTERS, service, NvmlReader().read, reckoner, guard=guard
     )

@@ -165,6 +165,13 @@ class PoolConfig:
     ]
     engine: Annotated[Literal["llamacpp"], Doc("The engine that serves the model.")]
     model: Annotated[FilePath, Doc("The model file; a relative path starts at this file's folder.")]
+    sha256: Annotated[
+        Annotated[
+            str, Pattern(r"[0-9a-fA-F]{64}", "64 hexadecimal digits, as sha256sum writes them")
+        ]
+        | None,
+        Doc("What the model file must hash to; a file beside it, <model>.sha256, can say it too."),
+    ] = None
     replicas: Annotated[
         Annotated[int, Bounds(1, 64)] | Literal["per-device"],
         Doc('How many replicas to keep, or "per-device": one on every allowed device.'),

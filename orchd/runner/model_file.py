@@ -63,13 +63,41 @@ class ModelReader:
         return self._last
 
 
+def list_parts(model: str) -> tuple[str, ...]:
+    """The model's file, and those of its further parts if its name is that of a first one.
+
+    A whole model may have such a name too: whether the others are there is not asked.
+    """
+    named = _FIRST_PART.fullmatch(model)
+    if named is None:
+        return (model,)
+    count = int(named[2])
+    return (model, *(f"{named[1]}-{n:05}-of-{count:05}.gguf" for n in range(2, count + 1)))
+
+
 def measure_file(model: str) -> int:
     """A file's bytes. Raises HostError where it cannot be opened; what it holds does not matter."""
-    descriptor = _open(model, model)
+    descriptor = open_file(model, model)
     try:
         return os.fstat(descriptor).st_size
     finally:
         os.close(descriptor)
+
+
+def open_file(model: str, path: str) -> int:
+    """A descriptor of the model's file at ``path``, to be read. Raises HostError where it cannot
+    be opened, or is no file."""
+    part = "" if path == model else f"a part of it cannot be read, {path}: "
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise HostError(f"model {model}: {part}{reason}") from error
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return descriptor
+    os.close(descriptor)
+    raise HostError(f"model {path}: {'Is a directory' if stat.S_ISDIR(kind) else 'is no file'}")
 
 
 def _is_unchanged(stamps: dict[str, Stamp]) -> bool:
@@ -104,16 +132,15 @@ def _read_further_parts(
     number = first.values.get("split.no", 0)
     if number != 0:
         raise ModelFileError(f"is one of {parts} parts and not the first; name the first part")
-    named = _FIRST_PART.fullmatch(model)
-    if named is None or int(named[2]) != parts:
+    paths = list_parts(model)
+    if len(paths) != parts:
         ending = f"-00001-of-{parts:05}.gguf"
         raise ModelFileError(f"is one of {parts} parts, but its name does not end in {ending}")
-    paths = [f"{named[1]}-{n:05}-of-{parts:05}.gguf" for n in range(2, parts + 1)]
-    return [_read_head(model, path, stamps) for path in paths]
+    return [_read_head(model, path, stamps) for path in paths[1:]]
 
 
 def _read_head(model: str, path: str, stamps: dict[str, Stamp]) -> Head:
-    descriptor = _open(model, path)
+    descriptor = open_file(model, path)
     try:
         seen = os.fstat(descriptor)
         stamps[path] = _stamp(seen)
@@ -124,17 +151,3 @@ def _read_head(model: str, path: str, stamps: dict[str, Stamp]) -> Head:
         raise HostError(f"model {path} {error}") from error
     finally:
         os.close(descriptor)
-
-
-def _open(model: str, path: str) -> int:
-    part = "" if path == model else f"a part of it cannot be read, {path}: "
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise HostError(f"model {model}: {part}{reason}") from error
-    kind = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(kind):
-        return descriptor
-    os.close(descriptor)
-    raise HostError(f"model {path}: {'Is a directory' if stat.S_ISDIR(kind) else 'is no file'}")

@@ -38,7 +38,7 @@ class ModelHistory:
             return self.active
         if model_ref == self.configured.model:
             return self.configured
-        return replace(self.configured, model=model_ref, vram_mib=None)
+        return replace(self.configured, model=model_ref, vram_mib=None, sha256=None)
 
     def activate(self, config: PoolConfig) -> None:
         """That one is active now, and the one before is retired, where they differ."""

@@ -1,6 +1,7 @@
 """Joins what a footprint is made of: the pool, its engine's demand, its files, what was learned.
 
-A disk that does not answer costs a thread for each pool at most, and nobody who waits for long.
+Whoever is to load a model asks here before, so here its files are also held to their sha256. A disk
+that does not answer costs a thread for each pool at most, and nobody who waits for long.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from orchd.runner.model_file import ModelFiles, ModelReader, measure_file
 from orchd.runner.placement import Needs
 from orchd.runner.remembered import FootprintKey
 from orchd.runner.slow_call import SlowCall
+from orchd.runner.trust import Trust
 
 ANSWER_TIMEOUT_S = 10.0
 """How long the disk of a model may take to answer."""
@@ -37,17 +39,19 @@ class Reading:
 
 
 class Reckoner:
-    """Tells what a replica of a pool needs."""
+    """Tells what a replica of a pool needs; without a ``trust`` no file's content is checked."""
 
     def __init__(
         self,
         adapters: Mapping[str, Adapter],
         learned: Learned,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        trust: Trust | None = None,
     ) -> None:
         self._adapters = adapters
         self._learned = learned
         self._timeout_s = answer_timeout_s
+        self._trust = trust
         self._calls: dict[object, SlowCall[Reading]] = {}
 
     @property
@@ -58,10 +62,17 @@ class Reckoner:
     async def needs(self, pool: PoolConfig) -> Needs:
         """What a replica needs, wherever it goes.
 
-        Raises HostError where the model could not be loaded.
+        Raises HostError where the model could not be loaded, or must not be.
         """
+        # The head comes first: it tells in no time of what is cut short.
         reading = await self.read(pool)
+        if self._trust is not None:
+            await self._trust.check(pool)
         return Needs(self.reckon(pool, reading, "gpu"), self.reckon(pool, reading, "cpu"))
+
+    def describe_progress(self, pool: PoolConfig) -> str:
+        """What is being done before the needs can be told, for the user; empty where nothing is."""
+        return "" if self._trust is None else self._trust.describe_progress(pool)
 
     def learn(self, footprint: Footprint, took_bytes: int) -> None:
         """A replica of that footprint was measured."""

@@ -137,6 +137,7 @@ class Replica:
         """How it stands now."""
         history, so_far_s = self.history, self._loop.time() - self._since_s
         left_s = max(history.delay_s - so_far_s, 0.0)
+        doing = self._resources.describe_progress(self._pool)
         return ReplicaStatus(
             replica_id=self.plan.replica_id,
             model=self._pool.model,
@@ -144,7 +145,7 @@ class Replica:
             state=self.state,
             pid=None if self._attempt is None else self._attempt.pid,
             restarts=history.restarts,
-            reason=explain(self.state, so_far_s, history.failure, history.delay_s),
+            reason=explain(self.state, so_far_s, history.failure, history.delay_s, doing),
             engine_version=self._version,
             has_failed=bool(history.failure),
             retry_s=left_s if self.state is State.BACKOFF else None,

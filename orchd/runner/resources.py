@@ -118,7 +118,7 @@ class Resources:
     async def place(self, plan: ReplicaPlan, pool: PoolConfig) -> Lease | NoRoom:
         """Choose a device for a replica, reserve what it needs there, and wait for its turn.
 
-        Raises HostError where the model cannot be read or no port is free.
+        Raises HostError where the model cannot be read, is damaged, or no port is free.
         """
         needs = await self.needs(pool)
         while True:
@@ -141,6 +141,10 @@ class Resources:
                 self._let_go(holding)
                 raise
             self._let_go(holding)
+
+    def describe_progress(self, pool: PoolConfig) -> str:
+        """What a placing of the pool is busy with, for the user; empty where it only waits."""
+        return self._reckoner.describe_progress(pool)
 
     async def _has_come_to_turn(self, holding: Holding, needs: Needs, snapshot: Snapshot) -> bool:
         """Wait for the turn; False where there is no room any more when it comes."""

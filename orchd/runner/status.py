@@ -49,12 +49,16 @@ class PoolStatus:
     """The last deaths of its engines, the newest last."""
 
 
-def explain(state: State, so_far_s: float, failure: str, delay_s: float) -> str | None:
+def explain(
+    state: State, so_far_s: float, failure: str, delay_s: float, placing: str = ""
+) -> str | None:
     """Why a replica that is in its state for so long is not ready; None when it is.
 
     ``failure`` is its last one, empty before there was any, ``delay_s`` the wait that followed from
-    it. While it is tried again the failure still stands: it may well be the next one.
+    it. While it is tried again the failure still stands: it may well be the next one. ``placing``
+    tells what is being done for its pool while a device is chosen.
     """
+    doing = f" ({placing})" if placing and state is State.PLACING else ""
     match state:
         case State.READY:
             return None
@@ -63,9 +67,9 @@ def explain(state: State, so_far_s: float, failure: str, delay_s: float) -> str 
         case State.STOPPING if failure:
             return failure
         case State.PLACING | State.LOADING if failure:
-            return f"{state} for {so_far_s:.0f} s, after: {failure}"
+            return f"{state} for {so_far_s:.0f} s{doing}, after: {failure}"
         case _:
-            return f"{state} for {so_far_s:.0f} s"
+            return f"{state} for {so_far_s:.0f} s{doing}"
 
 
 def decide_retry_s(replicas: Sequence[ReplicaStatus]) -> float | None:

@@ -62,6 +62,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert config.tasks == TasksConfig(retain_s=300.0, abandon_after_s=15.0)
     assert (config.auth.token, config.auth.token_file) == (None, None)
     assert (POOL.replicas, POOL.slots, POOL.ctx, POOL.devices) == (1, 4, 4096, ("auto",))
+    assert POOL.sha256 is None
     assert (POOL.vram_mib, POOL.args, dict(POOL.env), POOL.binary) == (None, (), {}, None)
     assert (POOL.load_stall_s, POOL.decode_stall_s) == (120.0, 60.0)
     assert POOL.queue == config.queue

@@ -71,6 +71,7 @@ def test_every_key_can_be_written() -> None:
         id = "a.B-c_9"
         engine = "llamacpp"
         model = "m.gguf"
+        sha256 = "{"0aF9" * 16}"
         replicas = "per-device"
         slots = 256
         ctx = 10_000_000
@@ -95,6 +96,7 @@ def test_every_key_can_be_written() -> None:
         256,
         10_000_000,
     )
+    assert pool.sha256 == "0aF9" * 16
     assert pool.devices == (UUID, "0", "cpu", "1")
     assert (pool.vram_mib, pool.args) == (6200, ("--flash-attn", "on", ""))
     assert dict(pool.env) == {"OMP_NUM_THREADS": "2", "_x": ""}
@@ -281,6 +283,24 @@ def test_fault_outside_a_pool(toml: str, expected: str) -> None:
             'replicas = "per-gpu"',
             'replicas: must be an integer or "per-device", found the string "per-gpu"',
             id="replicas-misspelt",
+        ),
+        pytest.param(
+            'sha256 = "abc"',
+            'sha256: must be 64 hexadecimal digits, as sha256sum writes them, found "abc"',
+            id="sha256-short",
+        ),
+        pytest.param(
+            f'sha256 = "{"g" * 64}"',
+            "sha256: must be 64 hexadecimal digits, as sha256sum writes them",
+            id="sha256-no-hex",
+        ),
+        pytest.param(
+            f'sha256 = "sha256:{"a" * 64}"',
+            "sha256: must be 64 hexadecimal digits, as sha256sum writes them",
+            id="sha256-prefixed",
+        ),
+        pytest.param(
+            "sha256 = 1", "sha256: must be a string, found the integer 1", id="sha256-int"
         ),
         pytest.param("vram_mib = 0", "vram_mib: must be from 1 to 1048576, found 0", id="vram-mib"),
         pytest.param("devices = []", "devices: must not be empty", id="no-devices"),

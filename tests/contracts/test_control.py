@@ -76,7 +76,11 @@ def test_its_bounds_and_states_are_those_of_the_code() -> None:
     ids=["ready", "backoff", "no version yet"],
 )
 def test_health_is_as_it_says(replica: FakeReplica) -> None:
-    house: dict[str, Any] = {"incidents": (DEATH,), "devices": (FakeDevice(), LOST), "devices_reason": "no driver"}
+    house: dict[str, Any] = {
+        "incidents": (DEATH,),
+        "devices": (FakeDevice(), LOST),
+        "devices_reason": "no driver",
+    }
     HEALTH.validate(json.loads(ask("/health", replica, **house).body))
     HEALTH.validate(json.loads(ask("/health").body))
     for strategy in (None, *Strategy):

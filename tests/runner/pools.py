@@ -22,6 +22,7 @@ def make_pool(
     slots: int = 2,
     ctx: int = 4096,
     args: tuple[str, ...] = (),
+    sha256: str | None = None,
 ) -> PoolConfig:
     """A llama.cpp pool."""
     return PoolConfig(
@@ -37,4 +38,5 @@ def make_pool(
         slots=slots,
         ctx=ctx,
         args=args,
+        sha256=sha256,
     )

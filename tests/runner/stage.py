@@ -108,7 +108,8 @@ class Stage:
     # -- the serving side ------------------------------------------------------------------------
 
     def open_slots(self, config: PoolConfig, endpoint: Endpoint) -> None:
-        assert config == replace(self.pool, model=config.model, vram_mib=config.vram_mib)
+        own = {"model": config.model, "vram_mib": config.vram_mib, "sha256": config.sha256}
+        assert config == replace(self.pool, **own)  # type: ignore[arg-type]
         assert endpoint.replica_id not in self.open, "opened twice"
         assert endpoint.port in PORTS
         self.open[endpoint.replica_id] = endpoint

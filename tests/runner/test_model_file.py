@@ -9,7 +9,7 @@ import pytest
 
 from orchd.engines.adapter import Companion
 from orchd.errors import HostError
-from orchd.runner.model_file import ModelFiles, ModelReader, Stamp, measure_file
+from orchd.runner.model_file import ModelFiles, ModelReader, Stamp, list_parts, measure_file
 from tests.fakes.engines import write_model
 from tests.fakes.gguf import U16, Tensor, Typed, Value, write_head, write_sparse
 from tests.runner.models import LLAMA_3_8B, SMOLLM2_135M, place_tensors
@@ -118,6 +118,16 @@ def test_a_part_with_the_name_of_none_is_refused(tmp_path: Path, name: str) -> N
     expected = "is one of 2 parts, but its name does not end in -00001-of-00002.gguf"
     with pytest.raises(HostError, match=expected):
         read(first)
+
+
+def test_the_parts_are_named_by_the_first_one() -> None:
+    assert list_parts("/m-00001-of-00003.gguf") == (
+        "/m-00001-of-00003.gguf",
+        "/m-00002-of-00003.gguf",
+        "/m-00003-of-00003.gguf",
+    )
+    for alone in ("/m.gguf", "/m-00001-of-00001.gguf", "/m-00001-of-00000.gguf", "/m-00002-of-3"):
+        assert list_parts(alone) == (alone,)
 
 
 def test_a_whole_model_may_have_the_name_of_a_part(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from orchd.runner.model_history import KEPT, ModelHistory
 from tests.runner.pools import make_pool
 
-POOL = make_pool(model="/m/a.gguf", vram_mib=700)
+POOL = make_pool(model="/m/a.gguf", vram_mib=700, sha256="a" * 64)
 
 
 def reload(history: ModelHistory, *models: str) -> None:
@@ -32,7 +32,7 @@ def test_another_model_retires_it() -> None:
 def test_what_is_written_of_the_configured_model_is_not_said_of_another() -> None:
     history = ModelHistory(POOL)
     other = history.configure("/m/b.gguf")
-    assert other == replace(POOL, model="/m/b.gguf", vram_mib=None)
+    assert other == replace(POOL, model="/m/b.gguf", vram_mib=None, sha256=None)
     history.activate(other)
     assert history.configure("/m/a.gguf") == POOL
     assert history.configure("/m/c.gguf").vram_mib is None

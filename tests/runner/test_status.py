@@ -36,6 +36,17 @@ def test_a_first_start_has_nothing_before_it(state: State) -> None:
     assert explain(state, 3.2, "", 8) == f"{state} for 3 s"
 
 
+@pytest.mark.parametrize("state", list(State))
+def test_what_is_done_for_its_pool_is_told_while_a_device_is_chosen(state: State) -> None:
+    plain = explain(state, 3.2, "it broke", 8)
+    told = explain(state, 3.2, "it broke", 8, "reads a lot")
+    if state is State.PLACING:
+        assert told == "placing for 3 s (reads a lot), after: it broke"
+        assert explain(state, 3.2, "", 8, "reads a lot") == "placing for 3 s (reads a lot)"
+    else:
+        assert told == plain
+
+
 @pytest.mark.parametrize(
     ("waits_s", "expected_s"),
     [([], None), ([None], None), ([4.0], 4.0), ([4.0, 2.0], 2.0), ([4.0, None], None)],

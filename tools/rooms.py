@@ -92,7 +92,7 @@ ROOMS: dict[str, Room] = {
         shells=(
             *("devices", "nvml", "host_memory", "resources", "returns", "turns"),
             *("ports", "process", "launch", "readiness", "replica", "retry", "supervisor"),
-            *("attempt", "listener", "process_tree", "generation", "pool", "reloading"),
+            *("attempt", "listener", "process_tree", "generation", "pool", "reloading", "rise"),
             *("executable", "slow_call", "reckoner", "model_file", "learned", "guard"),
             *("guardian_process", "trust"),
         ),

@@ -1,13 +1,16 @@
 """The reservations: which replica was promised how much of which device, and what it holds of it.
 
 A reservation lives from the decision until its process is reaped and its memory is seen to be back.
+A claim keeps room for a pool's own replicas while none of them may hold it: for others it counts as
+far as the pool holds less.
+
 Invariants: between reading what is reserved and reserving more there is no await; each holding is
 released once; at most one holding of a GPU is being loaded at a time, see ``turns``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from orchd.runner.allowed import CPU
@@ -26,6 +29,7 @@ CONTEXT_BYTES = 64 * MIB
 class Holding:
     """One replica's part of a device."""
 
+    pool_id: str
     replica_id: str
     device: str
     size_bytes: int
@@ -46,14 +50,18 @@ class Ledger:
 
     def __init__(self) -> None:
         self._holdings: list[Holding] = []
+        self.claims: dict[str, Mapping[str, int]] = {}
+        """By pool: bytes of each device."""
 
     @property
     def is_empty(self) -> bool:
-        return not self._holdings
+        return not self._holdings and not self.claims
 
-    def reserve(self, replica_id: str, device: str, size_bytes: int, weights_bytes: int) -> Holding:
+    def reserve(
+        self, pool_id: str, replica_id: str, device: str, size_bytes: int, weights_bytes: int
+    ) -> Holding:
         """From here on it counts."""
-        holding = Holding(replica_id, device, size_bytes, weights_bytes)
+        holding = Holding(pool_id, replica_id, device, size_bytes, weights_bytes)
         self._holdings.append(holding)
         return holding
 
@@ -68,14 +76,31 @@ class Ledger:
         self,
         snapshot: Snapshot,
         held_by_pid: Callable[[int], int],
+        *,
+        for_pool: str | None = None,
         without: Holding | None = None,
     ) -> tuple[Reservation, ...]:
-        """What others are promised; ``held_by_pid`` tells what a process has of the host's."""
-        return tuple(
+        """What is promised, but for one holding and the claim of the pool that asks.
+
+        ``held_by_pid`` tells what a process has of the host's memory.
+        """
+        held = [
             Reservation(h.replica_id, h.device, h.size_bytes, _used(h, snapshot, held_by_pid))
             for h in self._holdings
             if h is not without
-        )
+        ]
+        return (*held, *self._kept(for_pool))
+
+    def _kept(self, for_pool: str | None) -> Iterator[Reservation]:
+        """What pools have a claim to and do not hold."""
+        for pool_id, sizes in self.claims.items():
+            if pool_id == for_pool:
+                continue
+            for device, size_bytes in sizes.items():
+                mine = (h for h in self._holdings if (h.pool_id, h.device) == (pool_id, device))
+                left_bytes = size_bytes - sum(holding.size_bytes for holding in mine)
+                if left_bytes > 0:
+                    yield Reservation(f"the reload of {pool_id}", device, left_bytes)
 
 
 def _used(holding: Holding, snapshot: Snapshot, held_by_pid: Callable[[int], int]) -> int:
@@ -108,6 +133,14 @@ def measure_rise(holding: Holding, gpu: Gpu) -> Rise:
     if told is not None:
         return Rise(told, True)
     return Rise(max(gpu.used_bytes - holding.baseline_bytes, 0), False)
+
+
+def is_its_own(rise: Rise, holding: Holding) -> bool:
+    """False where other programs seem to have had a part in it: later loads would reserve that too.
+
+    Whether a model can take so much at all is ``footprint``'s to judge, whenever it is recalled.
+    """
+    return rise.is_told or rise.size_bytes <= holding.size_bytes + holding.size_bytes // 2
 
 
 def wanted_rise_bytes(holding: Holding) -> int:

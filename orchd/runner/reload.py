@@ -8,8 +8,9 @@ shell asks again before it gives up.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from orchd.reload_outcome import Strategy
 from orchd.runner.allowed import CPU
@@ -24,41 +25,68 @@ from orchd.runner.placement import (
 from orchd.runner.snapshot import Gpu, HostMemory, Snapshot
 
 
+@dataclass(frozen=True, slots=True)
+class ReloadPlan:
+    """The way of a reload."""
+
+    strategy: Strategy
+    claims: Mapping[str, int] = field(default_factory=dict)
+    """In place: the bytes of each device that are kept for the pool meanwhile. As much as the new
+    replicas need or as the old ones had, whichever is more: one of the two shall find room."""
+
+
 def plan_reload(
     plans: Sequence[ReplicaPlan], needs: Needs, machine: Machine, leaving: Collection[str]
-) -> Strategy | NoFit:
+) -> ReloadPlan | NoFit:
     """Choose the way for these new replicas; ``leaving`` has the ids of those that they replace."""
-    if _find_obstacle(plans, needs, machine) is None:
-        return Strategy.SIDE_BY_SIDE
-    return _find_obstacle(plans, needs, _without(machine, leaving)) or Strategy.IN_PLACE
+    if not isinstance(_place(plans, needs, machine), NoFit):
+        return ReloadPlan(Strategy.SIDE_BY_SIDE)
+    placed = _place(plans, needs, _without(machine, leaving))
+    if isinstance(placed, NoFit):
+        return placed
+    new = _sum_up(placed)
+    old = _sum_up(held for held in machine.reservations if held.replica_id in leaving)
+    claims = {device: max(new[device], old[device]) for device in new | old}
+    return ReloadPlan(Strategy.IN_PLACE, claims)
 
 
-def _find_obstacle(plans: Sequence[ReplicaPlan], needs: Needs, machine: Machine) -> NoFit | None:
-    """Why not all of them can be placed, one after the other; None where they can."""
+def _place(
+    plans: Sequence[ReplicaPlan], needs: Needs, machine: Machine
+) -> list[Reservation] | NoFit:
+    """Place all of them, one after the other, or tell why that cannot be."""
+    placed: list[Reservation] = []
     for plan in plans:
         outcome = decide_placement(plan.devices, needs, machine)
         if isinstance(outcome, NoFit):
             return NoFit(f"replica {plan.replica_id}: {outcome.reason}")
-        promised = Reservation(plan.replica_id, outcome.device, outcome.need_bytes)
-        machine = replace(machine, reservations=(*machine.reservations, promised))
-    return None
+        placed.append(Reservation(plan.replica_id, outcome.device, outcome.need_bytes))
+        machine = replace(machine, reservations=(*machine.reservations, placed[-1]))
+    return placed
+
+
+def _sum_up(reservations: Iterable[Reservation]) -> Counter[str]:
+    """Bytes by device."""
+    sums: Counter[str] = Counter()
+    for held in reservations:
+        sums[held.device] += held.size_bytes
+    return sums
 
 
 def _without(machine: Machine, leaving: Collection[str]) -> Machine:
     """The machine once those replicas are gone and their memory is back."""
-    freed: dict[str, int] = {}
+    freed: Counter[str] = Counter()
     for held in machine.reservations:
         if held.replica_id in leaving:
-            freed[held.device] = freed.get(held.device, 0) + held.used_bytes
+            freed[held.device] += held.used_bytes
     return Machine(
         _with_free(machine.snapshot, freed),
-        _with_available(machine.host, freed.get(CPU, 0)),
+        _with_available(machine.host, freed[CPU]),
         tuple(held for held in machine.reservations if held.replica_id not in leaving),
     )
 
 
-def _with_free(snapshot: Snapshot, freed: dict[str, int]) -> Snapshot:
-    gpus = tuple(_with_free_bytes(gpu, freed.get(gpu.uuid, 0)) for gpu in snapshot.gpus)
+def _with_free(snapshot: Snapshot, freed: Counter[str]) -> Snapshot:
+    gpus = tuple(_with_free_bytes(gpu, freed[gpu.uuid]) for gpu in snapshot.gpus)
     return replace(snapshot, gpus=gpus)
 
 

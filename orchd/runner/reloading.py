@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from orchd.config.model import PoolConfig
 from orchd.errors import EngineError, HostError, OrchdError
@@ -21,7 +21,7 @@ from orchd.reload_outcome import Reloaded, ReloadFailed, ReloadOutcome, Strategy
 from orchd.runner.generation import Failure
 from orchd.runner.placement import Machine, Needs, NoFit, ReplicaPlan
 from orchd.runner.pool import Pool
-from orchd.runner.reload import plan_reload
+from orchd.runner.reload import ReloadPlan, plan_reload
 from orchd.runner.reload_status import ReloadStatus, Step
 from orchd.runner.resources import Resources
 from orchd.runner.slot_gate import PoolGate
@@ -68,6 +68,7 @@ class Reload:
 
     def _end(self, work: asyncio.Task[ReloadOutcome], on_end: Callable[[], object]) -> None:
         self._gate.resume(self._pool.id)
+        self._resources.unclaim(self._pool.id)
         on_end()
         if work.cancelled():
             # What has been switched is switched.
@@ -98,21 +99,22 @@ class Reload:
         for _ in range(_TRIES):
             machine = await self._resources.survey(self._config)
             plans = self._pool.plan(self._config, machine.snapshot)
-            self._strategy = self._decide(plans, needs, machine)
-            log.info("planned a reload pool=%s strategy=%s", self._pool.id, self._strategy)
-            if self._strategy is Strategy.IN_PLACE:
-                await self._make_room()
+            way = self._decide(plans, needs, machine)
+            self._strategy = way.strategy
+            log.info("planned a reload pool=%s strategy=%s", self._pool.id, way.strategy)
+            if way.strategy is Strategy.IN_PLACE:
+                await self._make_room(way.claims)
             failure = await self._load(plans)
             if failure is None:
                 return
             # Another may have been quicker to the room beside the old ones; where those are down
             # already, they shall come back at once.
-            if not failure.lacks_room or self._strategy is Strategy.IN_PLACE:
+            if not failure.lacks_room or way.strategy is Strategy.IN_PLACE:
                 raise EngineError(failure.reason)
             await self._dismiss()
         raise HostError("the room for it was gone again each time that it was found")
 
-    def _decide(self, plans: Sequence[ReplicaPlan], needs: Needs, machine: Machine) -> Strategy:
+    def _decide(self, plans: Sequence[ReplicaPlan], needs: Needs, machine: Machine) -> ReloadPlan:
         if not plans:
             raise HostError(machine.snapshot.reason or "none of the pool's devices is there")
         leaving = [replica.plan.replica_id for replica in self._old.replicas]
@@ -121,9 +123,10 @@ class Reload:
             raise HostError(decision.reason)
         return decision
 
-    async def _make_room(self) -> None:
+    async def _make_room(self, claims: Mapping[str, int]) -> None:
         self._step = Step.FINISHING
         self._gate.hold(self._pool.id)
+        self._resources.claim(self._pool.id, claims)
         await self._old.retire()
 
     async def _load(self, plans: Sequence[ReplicaPlan]) -> Failure | None:

@@ -8,10 +8,9 @@ no await, so no two replicas are promised the same memory.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -22,11 +21,12 @@ from orchd.runner.devices import DeviceMonitor
 from orchd.runner.footprint import Footprint, format_gib
 from orchd.runner.guard import Guard
 from orchd.runner.host_memory import read_anonymous_bytes, read_host_memory
-from orchd.runner.ledger import Holding, Ledger, Rise, measure_rise, note_exit, wanted_rise_bytes
+from orchd.runner.ledger import Holding, Ledger, is_its_own, note_exit, wanted_rise_bytes
 from orchd.runner.placement import Machine, Needs, NoFit, ReplicaPlan, Reservation, decide_placement
 from orchd.runner.ports import PortPool
 from orchd.runner.reckoner import Reckoner
 from orchd.runner.returns import RETURN_TIMEOUT_S, Returns
+from orchd.runner.rise import see_rise
 from orchd.runner.room import Waiter, WaitingRoom
 from orchd.runner.snapshot import Snapshot, quarantine
 from orchd.runner.status import DeviceStatus, describe_devices
@@ -113,7 +113,16 @@ class Resources:
 
     async def survey(self, pool: PoolConfig) -> Machine:
         """What there is now for the pool, and what is promised of it."""
-        return self._machine(await self._see(pool.devices))
+        return self._machine(await self._see(pool.devices), for_pool=pool.id)
+
+    def claim(self, pool_id: str, sizes_bytes: Mapping[str, int]) -> None:
+        """Keep so much of each device for the pool's own replicas, until ``unclaim``."""
+        self._ledger.claims[pool_id] = sizes_bytes
+
+    def unclaim(self, pool_id: str) -> None:
+        """Keep nothing more than what the pool's replicas hold."""
+        if self._ledger.claims.pop(pool_id, None) is not None:
+            self._look(self._monitor.snapshot)
 
     async def place(self, plan: ReplicaPlan, pool: PoolConfig) -> Lease | NoRoom:
         """Choose a device for a replica, reserve what it needs there, and wait for its turn.
@@ -123,7 +132,9 @@ class Resources:
         needs = await self.needs(pool)
         while True:
             snapshot = await self._see(plan.devices)
-            outcome = decide_placement(plan.devices, needs, self._machine(snapshot))
+            outcome = decide_placement(
+                plan.devices, needs, self._machine(snapshot, for_pool=pool.id)
+            )
             if isinstance(outcome, NoFit):
                 # What a replica that is gone has still to give back may be just what lacks: its
                 # own, when this is the next try of one that crashed.
@@ -132,7 +143,7 @@ class Resources:
                 return NoRoom(outcome.reason, plan, needs)
             weights_bytes = needs.of(outcome.device).weights_bytes
             holding = self._ledger.reserve(
-                plan.replica_id, outcome.device, outcome.need_bytes, weights_bytes
+                pool.id, plan.replica_id, outcome.device, outcome.need_bytes, weights_bytes
             )
             try:
                 if await self._has_come_to_turn(holding, needs, snapshot):
@@ -155,7 +166,7 @@ class Resources:
             # What exits while the driver is asked may be in its answer still.
             while await self._returns.settle_one((holding.device,)):
                 snapshot = await self._monitor.fresh()
-            machine = self._machine(snapshot, without=holding)
+            machine = self._machine(snapshot, for_pool=holding.pool_id, without=holding)
             if isinstance(decide_placement((holding.device,), needs, machine), NoFit):
                 return False
         gpu = snapshot.find(holding.device)
@@ -174,8 +185,12 @@ class Resources:
         # Who is on the CPU alone must not wait for a driver.
         return self._monitor.snapshot if devices == (CPU,) else await self._monitor.fresh()
 
-    def _machine(self, snapshot: Snapshot, without: Holding | None = None) -> Machine:
-        reservations = self._ledger.reservations(snapshot, read_anonymous_bytes, without)
+    def _machine(
+        self, snapshot: Snapshot, for_pool: str | None = None, without: Holding | None = None
+    ) -> Machine:
+        reservations = self._ledger.reservations(
+            snapshot, read_anonymous_bytes, for_pool=for_pool, without=without
+        )
         shunned = {holding.device: reason for holding, reason in self._unkillable.items()}
         return Machine(quarantine(snapshot, shunned), read_host_memory(), reservations)
 
@@ -203,7 +218,7 @@ class Resources:
         """
         if lease.device == CPU:
             return
-        rise = await self._see_rise(lease.holding, pool.load_stall_s)
+        rise = await see_rise(self._monitor, lease.holding, pool.load_stall_s)
         wanted_bytes = wanted_rise_bytes(lease.holding)
         if rise.size_bytes < wanted_bytes:
             rose = f"{format_gib(rise.size_bytes)} of {format_gib(lease.holding.size_bytes)}"
@@ -218,23 +233,8 @@ class Resources:
             *(lease.holding.replica_id, lease.device),
             *(format_gib(rise.size_bytes), format_gib(lease.holding.size_bytes)),
         )
-        if _is_its_own(rise, lease.holding):
+        if is_its_own(rise, lease.holding):
             self._reckoner.learn(lease.footprint, rise.size_bytes)
-
-    async def _see_rise(self, holding: Holding, patience_s: float) -> Rise:
-        try:
-            async with asyncio.timeout(patience_s):
-                while True:
-                    gpu = (await self._monitor.fresh()).find(holding.device)
-                    if gpu is not None:
-                        return measure_rise(holding, gpu)
-                    await self._monitor.next()
-        except TimeoutError as error:
-            snapshot = self._monitor.snapshot
-            lost = snapshot.find_quarantined(holding.device)
-            why = snapshot.reason or (lost.reason if lost is not None else "it is gone")
-            problem = f"loaded, but its memory on {holding.device} cannot be seen: {why}"
-            raise EngineError(problem) from error
 
     # -- giving back ---------------------------------------------------------------------------
 
@@ -293,11 +293,3 @@ class Resources:
         self._returns.look(snapshot)
         if not self._room.is_empty:
             self._room.wake(self._machine(snapshot))
-
-
-def _is_its_own(rise: Rise, holding: Holding) -> bool:
-    """False where other programs seem to have had a part in it: later loads would reserve that too.
-
-    Whether a model can take so much at all is ``footprint``'s to judge, whenever it is recalled.
-    """
-    return rise.is_told or rise.size_bytes <= holding.size_bytes + holding.size_bytes // 2

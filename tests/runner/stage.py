@@ -83,10 +83,15 @@ class IdleGate:
 
 
 class Stage:
-    """A supervisor of one pool, and a gate that remembers."""
+    """A supervisor of one pool, at times beside others, and a gate that remembers."""
 
     def __init__(
-        self, pool: PoolConfig, timing: Timing, read_gpus: ReadGpus, reckoner: Reckoner
+        self,
+        pool: PoolConfig,
+        others: tuple[PoolConfig, ...],
+        timing: Timing,
+        read_gpus: ReadGpus,
+        reckoner: Reckoner,
     ) -> None:
         self.pool = pool
         self.open: dict[str, Endpoint] = {}
@@ -99,7 +104,7 @@ class Stage:
         self._is_held = False
         self.tasks: tuple[str, ...] = ()
         """What its replicas have at their end."""
-        config = Config(pools=(pool,))
+        config = Config(pools=(pool, *others))
         self.supervisor = Supervisor(
             *(config, {"llamacpp": LlamaCpp()}, self, read_gpus, reckoner, timing),
             sample_interval_s=SAMPLE_INTERVAL_S,
@@ -109,7 +114,7 @@ class Stage:
 
     def open_slots(self, config: PoolConfig, endpoint: Endpoint) -> None:
         own = {"model": config.model, "vram_mib": config.vram_mib, "sha256": config.sha256}
-        assert config == replace(self.pool, **own)  # type: ignore[arg-type]
+        assert config == replace(self.pool, id=config.id, **own)  # type: ignore[arg-type]
         assert endpoint.replica_id not in self.open, "opened twice"
         assert endpoint.port in PORTS
         self.open[endpoint.replica_id] = endpoint
@@ -158,8 +163,7 @@ class Stage:
 
     @property
     def status(self) -> PoolStatus:
-        (status,) = self.supervisor.pools()
-        return status
+        return self.supervisor.pools()[0]
 
     def statuses(self) -> tuple[ReplicaStatus, ...]:
         return tuple(self.supervisor.statuses(self.pool.id))
@@ -210,6 +214,7 @@ async def staged(
     read_gpus: ReadGpus = see_no_gpu,
     reckoner: Reckoner | None = None,
     pool: PoolConfig | None = None,
+    others: tuple[PoolConfig, ...] = (),
     load_stall_s: float = 30.0,
     **faults: object,
 ) -> AsyncIterator[Stage]:
@@ -224,7 +229,7 @@ async def staged(
     await open_reserve()
     await until(lambda: not is_searching())
     descriptors, children = count_descriptors(), list_children()
-    stage = Stage(pool, timing, read_gpus, reckoner or RememberingReckoner())
+    stage = Stage(pool, others, timing, read_gpus, reckoner or RememberingReckoner())
     await stage.supervisor.start()
     try:
         yield stage

@@ -26,7 +26,7 @@ def used_of(ledger: Ledger, snapshot: Snapshot) -> list[int]:
 
 
 def loading(size_gib: int = 10, model_gib: int = 8, **fields: object) -> Holding:
-    holding = Holding("r", "GPU-0", size_gib * GIB, model_gib * GIB, is_loading=True)
+    holding = Holding("p", "r", "GPU-0", size_gib * GIB, model_gib * GIB, is_loading=True)
     for name, value in fields.items():
         setattr(holding, name, value)
     return holding
@@ -34,8 +34,8 @@ def loading(size_gib: int = 10, model_gib: int = 8, **fields: object) -> Holding
 
 def test_what_is_reserved_counts_until_it_is_released_and_never_for_itself() -> None:
     ledger = Ledger()
-    first = ledger.reserve("a-0", "GPU-0", 10 * GIB, 0)
-    second = ledger.reserve("b-0", "GPU-0", 4 * GIB, 0)
+    first = ledger.reserve("a", "a-0", "GPU-0", 10 * GIB, 0)
+    second = ledger.reserve("b", "b-0", "GPU-0", 4 * GIB, 0)
     told = ledger.reservations(seen(CARD), none_held)
     assert [(held.replica_id, held.size_bytes) for held in told] == [
         ("a-0", 10 * GIB),
@@ -50,7 +50,7 @@ def test_what_is_reserved_counts_until_it_is_released_and_never_for_itself() -> 
 
 def test_in_use_is_what_the_driver_tells_or_what_was_measured_and_else_nothing() -> None:
     ledger = Ledger()
-    holding = ledger.reserve("a-0", "GPU-0", 10 * GIB, 0)
+    holding = ledger.reserve("a", "a-0", "GPU-0", 10 * GIB, 0)
     assert used_of(ledger, seen(CARD)) == [0]
     holding.session = 5
     assert used_of(ledger, seen(CARD)) == [8]
@@ -63,14 +63,14 @@ def test_in_use_is_what_the_driver_tells_or_what_was_measured_and_else_nothing()
 
 def test_on_the_cpu_in_use_is_what_the_process_holds() -> None:
     ledger = Ledger()
-    ledger.reserve("a-0", "cpu", 10, 0).session = 77
+    ledger.reserve("a", "a-0", "cpu", 10, 0).session = 77
     (held,) = ledger.reservations(Snapshot(), lambda pid: {77: 4}[pid])
     assert (held.used_bytes, held.unused_bytes) == (4, 6)
 
 
 def test_who_loads_on_a_card_is_known() -> None:
     ledger = Ledger()
-    holding = ledger.reserve("a-0", "GPU-0", 1, 1)
+    holding = ledger.reserve("a", "a-0", "GPU-0", 1, 1)
     assert ledger.loading_on("GPU-0") is None
     holding.is_loading = True
     assert ledger.loading_on("GPU-0") is holding
@@ -110,3 +110,32 @@ def test_during_anothers_load_that_one_may_rise_and_its_baseline_sinks() -> None
     other = loading(size_gib=2, baseline_bytes=10 * GIB)
     assert note_exit(holding, CARD, other) == 3 * GIB + 8 * GIB // 10 + 2 * GIB
     assert other.baseline_bytes == 2 * GIB
+
+
+# -- claims ------------------------------------------------------------------------------------
+
+
+def kept(ledger: Ledger, for_pool: str | None) -> dict[str, int]:
+    """What counts for a pool, in GiB by its owner."""
+    told = ledger.reservations(seen(gpu(0, 24)), lambda pid: 0, for_pool=for_pool)
+    return {each.replica_id: each.size_bytes // GIB for each in told}
+
+
+def test_a_claim_counts_for_others_as_far_as_its_pool_holds_less() -> None:
+    ledger = Ledger()
+    old = ledger.reserve("a", "a-0", "GPU-0", 6 * GIB, 0)
+    ledger.reserve("b", "b-0", "GPU-0", 2 * GIB, 0)
+    ledger.claims["a"] = {"GPU-0": 8 * GIB, "GPU-1": 3 * GIB}
+    assert not ledger.is_empty
+    both = {"a-0": 6, "b-0": 2}
+    assert kept(ledger, "a") == both
+    told = ledger.reservations(seen(gpu(0, 24)), lambda pid: 0, for_pool="b")
+    claims = [(e.device, e.size_bytes // GIB) for e in told if e.replica_id == "the reload of a"]
+    assert claims == [("GPU-0", 2), ("GPU-1", 3)]
+    ledger.release(old)
+    ledger.claims["a"] = {"GPU-0": 8 * GIB}
+    assert kept(ledger, None) == {"b-0": 2, "the reload of a": 8}
+    ledger.reserve("a", "a-1", "GPU-0", 9 * GIB, 0)
+    assert kept(ledger, "b") == {"b-0": 2, "a-1": 9}, "it holds more than it claimed"
+    del ledger.claims["a"]
+    assert kept(ledger, "b") == {"b-0": 2, "a-1": 9}

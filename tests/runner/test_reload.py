@@ -18,7 +18,7 @@ from orchd.runner.placement import (
     Reservation,
     decide_placement,
 )
-from orchd.runner.reload import plan_reload
+from orchd.runner.reload import ReloadPlan, plan_reload
 from orchd.runner.snapshot import Gpu, HostMemory
 from tests.runner.gpus import GIB, gpu, machine, need, need_bytes, promised, seen
 
@@ -35,9 +35,19 @@ def old(device: str, gib: float, n: int = 0) -> Reservation:
     return promised(device, gib, gib, f"old-{n}")
 
 
+def find_leaving(on: Machine) -> list[str]:
+    return [held.replica_id for held in on.reservations if held.replica_id.startswith("old")]
+
+
 def plan(needs_gib: float, on: Machine, *devices: tuple[str, ...]) -> Strategy | NoFit:
-    leaving = [held.replica_id for held in on.reservations if held.replica_id.startswith("old")]
-    return plan_reload(new(*(devices or (AUTO,))), need(needs_gib), on, leaving)
+    way = plan_reload(new(*(devices or (AUTO,))), need(needs_gib), on, find_leaving(on))
+    return way if isinstance(way, NoFit) else way.strategy
+
+
+def claims(needs_gib: float, on: Machine, *devices: tuple[str, ...]) -> dict[str, float]:
+    way = plan_reload(new(*devices), need(needs_gib), on, find_leaving(on))
+    assert isinstance(way, ReloadPlan)
+    return {device: size / GIB for device, size in way.claims.items()}
 
 
 @pytest.mark.parametrize(
@@ -99,6 +109,15 @@ def test_a_pool_without_a_running_replica_is_placed_like_a_new_one() -> None:
     assert plan(8, machine(gpu(0, 8))) == BESIDE
 
 
+def test_in_place_as_much_is_kept_as_the_larger_of_the_two_needs() -> None:
+    held = (old("GPU-0", 8), old("GPU-1", 6, 1), promised("GPU-1", 2, 2, "other-0"))
+    on = machine(gpu(0, 12, 4), gpu(1, 12, 4), reserved=held)
+    assert claims(5, on, AUTO, AUTO) == {"GPU-0": 8, "GPU-1": 6}
+    assert claims(9, on, AUTO, AUTO) == {"GPU-0": 9, "GPU-1": 9}
+    assert claims(9, on, AUTO) == {"GPU-0": 9, "GPU-1": 6}
+    assert claims(1, on, AUTO, AUTO) == {}, "side by side it is not needed"
+
+
 # -- any machine -------------------------------------------------------------------------------
 
 sizes = st.integers(min_value=0, max_value=40)
@@ -151,17 +170,20 @@ def let_go(on: Machine) -> Machine:
 @given(on=machines(), size=st.integers(0, 40), count=st.integers(1, 4))
 def test_the_plan_is_what_comes_of_placing_them(on: Machine, size: int, count: int) -> None:
     plans = new(*[AUTO] * count)
-    leaving = [held.replica_id for held in on.reservations if held.replica_id.startswith("old")]
-    decided = plan_reload(plans, need_bytes(size), on, leaving)
-    assert (decided is BESIDE) == place_all(plans, size, on)
-    assert isinstance(decided, NoFit) == (not place_all(plans, size, let_go(on)))
+    way = plan_reload(plans, need_bytes(size), on, find_leaving(on))
+    can_be_beside, can_be_in_place = place_all(plans, size, on), place_all(plans, size, let_go(on))
+    if isinstance(way, NoFit):
+        assert not can_be_in_place
+    else:
+        assert (way.strategy is BESIDE) == can_be_beside
+        assert can_be_beside or can_be_in_place
 
 
 @given(on=machines(), size=st.integers(0, 40), count=st.integers(1, 4))
 def test_nothing_is_promised_beyond_what_a_card_has(on: Machine, size: int, count: int) -> None:
     """Side by side: with all that is held, and all that other programs have."""
     plans = new(*[AUTO] * count)
-    if plan_reload(plans, need_bytes(size), on, []) is not BESIDE:
+    if plan_reload(plans, need_bytes(size), on, []) != ReloadPlan(BESIDE):
         return
     promises = list(on.reservations)
     for each in plans:

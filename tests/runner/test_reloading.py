@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,12 @@ def lives(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
-async def until_loading(stage: Stage, count: int = 1) -> list[int]:
+async def until_loading(stage: Stage, count: int = 1, pool_id: str = "chat") -> list[int]:
     """The pids of so many engines that are being loaded."""
 
     def loading() -> list[int]:
-        return [s.pid for s in stage.statuses() if s.state is State.LOADING and s.pid is not None]
+        statuses = stage.supervisor.statuses(pool_id)
+        return [s.pid for s in statuses if s.state is State.LOADING and s.pid is not None]
 
     await until(lambda: len(loading()) == count)
     return loading()
@@ -295,6 +297,33 @@ def test_room_that_another_takes_first_is_looked_for_again_in_place(
             assert seen[0] is Strategy.SIDE_BY_SIDE
             assert outcome.strategy is Strategy.IN_PLACE
             assert stage.opened == 2
+
+    drive(scenario())
+
+
+def test_whoever_waits_for_room_does_not_get_that_which_a_reload_makes(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
+) -> None:
+    pool = gpu_pool(nvml, hold)
+    waiting = replace(pool, id="waits")
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, others=(waiting,), read_gpus=nvml.read) as stage:
+            await until(lambda: stage.opened == 1)
+            waits = {"chat": "waits", "waits": "chat"}
+            (serving,) = stage.open
+            serving, other = serving[:-2], waits[serving[:-2]]
+            for _ in range(2):
+                hold.begin()
+                answer = stage.supervisor.reload(serving, None)
+                (new,) = await until_loading(stage, pool_id=serving)
+                assert all(s.pid is None for s in stage.supervisor.statuses(other))
+                os.kill(new, signal.SIGKILL)
+                hold.end()
+                assert f"the old model {pool.model} is back" in failed(await answer)
+                assert all(s.pid is None for s in stage.supervisor.statuses(other))
+            reason = stage.supervisor.statuses(other)[0].reason or ""
+            assert f"reserved by {serving}-0" in reason
 
     drive(scenario())
 

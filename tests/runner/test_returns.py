@@ -37,7 +37,7 @@ class Card:
 
 
 def gone(name: str = "a-0", rise_gib: int = 8) -> Holding:
-    return Holding(name, "GPU-0", rise_gib * GIB, 0, rise_bytes=rise_gib * GIB)
+    return Holding("chat", name, "GPU-0", rise_gib * GIB, 0, rise_bytes=rise_gib * GIB)
 
 
 def test_memory_that_is_back_at_once_ends_it_with_one_sample(drive: Drive[None]) -> None:

@@ -485,7 +485,7 @@ def test_before_it_is_started_the_reason_is_that_it_is_not(drive: Drive[None]) -
         counts: tuple[int | Literal["per-device"], ...] = (1, "per-device")
         for replicas in counts:
             pool = make_pool(replicas=replicas)
-            stage = Stage(pool, PATIENT, lambda: NoReading(NO_DRIVER), RememberingReckoner())
+            stage = Stage(pool, (), PATIENT, lambda: NoReading(NO_DRIVER), RememberingReckoner())
             assert stage.supervisor.explain("chat") == "its replicas are being planned"
             await stage.supervisor.stop()
 

@@ -29,7 +29,7 @@ class House:
 
 
 def holding(name: str, device: str = "GPU-0") -> Holding:
-    return Holding(name, device, GIB, GIB)
+    return Holding("chat", name, device, GIB, GIB)
 
 
 def test_one_loads_at_a_time_in_the_order_of_asking(drive: Drive[None]) -> None:

@@ -100,6 +100,11 @@ def lives(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
 
 
+async def lacks(stage: Stage, pool_id: str, words: str) -> None:
+    """Until the pool says in such words why it has no room."""
+    await until(lambda: words in (stage.supervisor.statuses(pool_id)[0].reason or ""))
+
+
 async def until_loading(stage: Stage, count: int = 1, pool_id: str = "chat") -> list[int]:
     """The pids of so many engines that are being loaded."""
 
@@ -301,29 +306,25 @@ def test_room_that_another_takes_first_is_looked_for_again_in_place(
     drive(scenario())
 
 
-def test_whoever_waits_for_room_does_not_get_that_which_a_reload_makes(
-    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
+def test_the_room_that_it_makes_is_kept_for_the_old_one_too(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold, other: str
 ) -> None:
+    """The new model needs less than the old one, which may have to come back."""
     pool = gpu_pool(nvml, hold)
-    waiting = replace(pool, id="waits")
+    greedy = replace(pool, id="greedy", vram_mib=6000)
+    nvml.change(0, used_mib=2900)
 
     async def scenario() -> None:
-        async with staged(tmp_path, pool=pool, others=(waiting,), read_gpus=nvml.read) as stage:
-            await until(lambda: stage.opened == 1)
-            waits = {"chat": "waits", "waits": "chat"}
-            (serving,) = stage.open
-            serving, other = serving[:-2], waits[serving[:-2]]
-            for _ in range(2):
-                hold.begin()
-                answer = stage.supervisor.reload(serving, None)
-                (new,) = await until_loading(stage, pool_id=serving)
-                assert all(s.pid is None for s in stage.supervisor.statuses(other))
-                os.kill(new, signal.SIGKILL)
-                hold.end()
-                assert f"the old model {pool.model} is back" in failed(await answer)
-                assert all(s.pid is None for s in stage.supervisor.statuses(other))
-            reason = stage.supervisor.statuses(other)[0].reason or ""
-            assert f"reserved by {serving}-0" in reason
+        async with staged(tmp_path, pool=pool, others=(greedy,), read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            hold.begin()
+            answer = stage.supervisor.reload("chat", other)
+            (new,) = await until_loading(stage)
+            await lacks(stage, "greedy", "the reload of chat")
+            os.kill(new, signal.SIGKILL)
+            hold.end()
+            assert f"the old model {pool.model} is back" in failed(await answer)
+            await lacks(stage, "greedy", "reserved by chat-0")
 
     drive(scenario())
 

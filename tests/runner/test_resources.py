@@ -8,6 +8,7 @@ import os
 import random
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -487,6 +488,29 @@ def test_who_found_no_room_is_woken_by_a_replica_that_gives_back(
             resources.give_back(leases[0])
             assert woken == ["a"]
             resources.give_back(await place_of(second))
+
+    drive(scenario())
+
+
+def test_what_is_claimed_is_for_the_pool_that_claims_it(
+    drive: Drive[None], pool: PoolConfig
+) -> None:
+    """The card has room for two: one claim leaves a stranger one of them."""
+
+    async def scenario() -> None:
+        async with opened(Cards().read) as resources:
+            other = replace(pool, id="other")
+            card = (await resources.survey(pool)).snapshot.gpus[0].uuid
+            resources.claim(pool.id, {card: 2 * 3000 * MIB})
+            no_room = await resources.place(ReplicaPlan("other-0", ("auto",)), other)
+            assert isinstance(no_room, NoRoom) and "the reload of chat" in no_room.reason
+            woken: list[None] = []
+            resources.wait_for_room(no_room, lambda: woken.append(None))
+            lease = await place(resources, pool)
+            resources.give_back(lease)
+            assert not woken and not resources.is_untouched
+            resources.unclaim(pool.id)
+            assert len(woken) == 1 and resources.is_untouched
 
     drive(scenario())
 

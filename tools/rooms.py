@@ -107,12 +107,15 @@ ROOMS: dict[str, Room] = {
         shells=("cpu_watch",),
         imports=("errors", "config"),
     ),
+    "systemd": Room(
+        pure=("message", "standing"), shells=("notifier", "herald"), imports=("config",)
+    ),
     "descriptors": Room(shells=("descriptors",), imports=("config",)),
     "daemon": Room(
         shells=("daemon",),
         imports=(
             *("descriptors", "api", "http1", "serving", "runner", "engines", "metrics"),
-            *("errors", "config"),
+            *("systemd", "errors", "config"),
         ),
         third_party=("uvloop",),
     ),

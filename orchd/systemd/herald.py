@@ -17,6 +17,8 @@ from orchd.systemd.standing import Standing
 
 LOOK_S = 0.5
 """How often it is looked whether there is news; nothing is sent where there is none."""
+_FEED_S = 0.01
+"""How often the watchdog is fed at most, whatever it asks for."""
 RUN_ON_S = 10.0
 """How often a line is told anew of which only the seconds are others."""
 
@@ -43,7 +45,7 @@ class Herald:
             self._untaken["READY"] = "1"
             self._look_on()
             if self._notifier.watchdog_s is not None:
-                self._feed(self._notifier.watchdog_s / 2)
+                self._feed(max(self._notifier.watchdog_s / 2, _FEED_S))
 
     def announce_stop(self, line: str, longest_s: float) -> None:
         """It stops, which may take so long: that can be more than the unit allows by itself."""

@@ -45,7 +45,6 @@ class FakeVenv(Venv):
     """A folder with a command in it; ``is_broken`` has the next install fail half way."""
 
     is_broken = False
-    installs = 0
 
     def is_current(self, with_engine: bool) -> bool:
         return (self.path / "stamp").exists()
@@ -57,7 +56,6 @@ class FakeVenv(Venv):
             FakeVenv.is_broken = False
             raise subprocess.CalledProcessError(1, ["pip"])
         (self.path / "stamp").touch()
-        FakeVenv.installs += 1
 
     def remove(self) -> None:
         shutil.rmtree(self.path)

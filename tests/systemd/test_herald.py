@@ -92,6 +92,15 @@ def test_the_watchdog_is_fed_twice_in_its_span(watched: Stage) -> None:
     assert watched.pass_time(30) == [{"WATCHDOG": "1"}] * 2
 
 
+def test_a_watchdog_that_asks_for_too_much_does_not_get_it(
+    manager: FakeServiceManager,
+) -> None:
+    stage = Stage(manager, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="1")
+    stage.herald.start()
+    assert len(stage.pass_time(0.1)) <= 12
+    stage.herald.close()
+
+
 def test_it_is_fed_while_the_daemon_stops(watched: Stage) -> None:
     watched.herald.start()
     watched.manager.hear_all()

@@ -91,6 +91,14 @@ def test_what_the_daemon_relies_on() -> None:
     assert unit["ExecStart"][0].endswith(f"orchd serve --config {SYSTEM_CONFIG}")
 
 
+def test_what_is_kept_from_the_engines() -> None:
+    unit = read_unit()
+    assert (unit["User"], unit["CapabilityBoundingSet"]) == (["orchd"], [""])
+    assert unit["NoNewPrivileges"] == ["yes"]
+    assert (unit["ProtectSystem"], unit["ProtectHome"]) == (["strict"], ["tmpfs"])
+    assert (unit["IPAddressDeny"], unit["IPAddressAllow"]) == (["any"], ["localhost"])
+
+
 def test_the_gpus_can_be_reached() -> None:
     unit = read_unit()
     assert unit["DevicePolicy"] == ["closed"]

@@ -97,7 +97,8 @@ def test_a_watchdog_that_asks_for_too_much_does_not_get_it(
 ) -> None:
     stage = Stage(manager, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="1")
     stage.herald.start()
-    assert len(stage.pass_time(0.1)) <= 12
+    stage.pass_time(0.1)
+    assert 10 <= stage.loop.made <= 14  # and not a hundred thousand
     stage.herald.close()
 
 

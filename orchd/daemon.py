@@ -8,6 +8,7 @@ short the grace of tasks and of engines. Nothing but the command line imports th
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
@@ -30,15 +31,19 @@ from orchd.metrics.collector import Collector
 from orchd.metrics.cpu_watch import CpuWatch
 from orchd.metrics.registry import Registry
 from orchd.runner.allowed import CPU
-from orchd.runner.guard import Guard, engines_folder
+from orchd.runner.guard import STOP_TIMEOUT_S, Guard, engines_folder
 from orchd.runner.learned import Learned, footprints_file
 from orchd.runner.nvml import NvmlReader
 from orchd.runner.process_tree import list_tree
 from orchd.runner.reckoner import Reckoner
+from orchd.runner.restart import Timing
 from orchd.runner.supervisor import Supervisor
 from orchd.runner.trust import Trust
 from orchd.serving.service import Service
 from orchd.serving.world import Outage, Runner
+from orchd.systemd.herald import Herald
+from orchd.systemd.notifier import Notifier
+from orchd.systemd.standing import describe
 
 log = logging.getLogger("orchd")
 
@@ -47,10 +52,16 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CONNECTION_GRACE_S = 2.0
 """How long readers may take to fetch the last bytes of their streams."""
 
+# The guardian can be waited for twice: the first one, and one that makes up for it.
+STOP_S = _CONNECTION_GRACE_S + Timing().stop_grace_s + Timing().kill_timeout_s + 2 * STOP_TIMEOUT_S
+"""How long a stop takes at most once the tasks have had their grace."""
+
 
 def serve(config: Config, token: Token) -> None:
     """Run the daemon until it is told to stop. Raises HostError where it cannot listen."""
     fill_standard_descriptors()
+    # Whatever aborts this process, systemd's watchdog for one, has it say where it stood.
+    faulthandler.enable(2)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         stop, hurry = _catch_signals(runner.get_loop())
         learned = Learned(footprints_file(os.environ))
@@ -114,20 +125,24 @@ async def _run(
     house = _build(config, token, learned)
     listen = await house.server.start(config.server.listen)
     _log_start(config, token, str(listen))
+    herald = _make_herald(house.supervisor)
+    herald.start()
     house.guard.start()
     await _until(stop, house.supervisor.start())
     house.cpu_watch.start()
     await stop.wait()
 
-    words = "stopping: running tasks have %g s to finish, a second signal hurries"
-    log.info(words, config.server.stop_grace_s)
+    grace_s = config.server.stop_grace_s
+    log.info("stopping: running tasks have %g s to finish, a second signal hurries", grace_s)
+    herald.announce_stop(f"stopping: running tasks have {grace_s:g} s to finish", grace_s + STOP_S)
     service, supervisor = house.service, house.supervisor
     service.stop_admission()
     await supervisor.stop_reloads()
-    await _until(hurry, service.finish_tasks(config.server.stop_grace_s))
+    await _until(hurry, service.finish_tasks(grace_s))
     await service.end_tasks()
     await house.server.stop(_CONNECTION_GRACE_S)
     house.logins.close()
+    herald.tell("stopping: the engines are being stopped")
     stopping = asyncio.create_task(supervisor.stop(), name="stop replicas")
     await _until(hurry, asyncio.shield(stopping))
     supervisor.hurry()
@@ -135,7 +150,13 @@ async def _run(
     house.cpu_watch.stop()
     await house.guard.stop()
     await learned.close()
+    herald.close()
     log.info("stopped")
+
+
+def _make_herald(supervisor: Supervisor) -> Herald:
+    notifier = Notifier(os.environ)
+    return Herald(asyncio.get_running_loop(), notifier, lambda: describe(supervisor.pools()))
 
 
 def _list_pids_on_cpu(config: Config, supervisor: Supervisor) -> list[int]:

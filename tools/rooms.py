@@ -116,12 +116,15 @@ ROOMS: dict[str, Room] = {
         shells=("cpu_watch",),
         imports=("errors", "config"),
     ),
+    "systemd": Room(
+        pure=("message", "standing"), shells=("notifier", "herald"), imports=("config",)
+    ),
     "descriptors": Room(shells=("descriptors",), imports=("config",)),
     "daemon": Room(
         shells=("daemon",),
         imports=(
             *("descriptors", "api", "http1", "serving", "runner", "engines", "metrics"),
-            *("reload_outcome", "errors", "config"),
+            *("reload_outcome", "systemd", "errors", "config"),
         ),
         third_party=("uvloop",),
     ),

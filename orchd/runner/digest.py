@@ -84,9 +84,10 @@ def plan_checks(model: str, written: str | None, sidecars: Mapping[str, Sidecar]
         checks.append(Check(model, digest, "the pool's sha256"))
         beside = sidecars.get(model)
         if isinstance(beside, str) and beside != digest:
+            its, ours = _show_both(beside, digest)
             warnings.append(
-                f"did not use {model}{SUFFIX}: it says {shorten(beside)}, and the pool's sha256,"
-                f" which counts, {shorten(digest)}"
+                f"did not use {model}{SUFFIX}: it says {its}, and the pool's sha256, which counts,"
+                f" {ours}"
             )
     for path, sidecar in sidecars.items():
         match sidecar:
@@ -108,16 +109,22 @@ def plan_checks(model: str, written: str | None, sidecars: Mapping[str, Sidecar]
 
 def explain_mismatch(check: Check, found: str) -> str:
     """What is wrong with a file that hashes to something else, and the mend."""
+    its, wanted = _show_both(found, check.digest)
     return (
-        f"model {check.path} is not what it should be: its sha256 is {shorten(found)}, and"
-        f" {check.source} says {shorten(check.digest)}; fetch it anew, or mend the digest if that"
-        " is what is wrong"
+        f"model {check.path} is not what it should be: its sha256 is {its}, and {check.source}"
+        f" says {wanted}; fetch it anew, or mend the digest if that is what is wrong"
     )
 
 
 def shorten(digest: str) -> str:
     """Enough of it to be told from another, for people."""
     return digest[:_SHOWN_DIGITS] + "…"
+
+
+def _show_both(one: str, other: str) -> tuple[str, str]:
+    """Short, unless what differs would not be seen then: a slip of the hand may be anywhere."""
+    short = shorten(one), shorten(other)
+    return (one, other) if short[0] == short[1] else short
 
 
 def _read_line(line: str, name: str) -> str | None:

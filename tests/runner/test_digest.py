@@ -208,3 +208,11 @@ def test_a_file_that_is_another_one_is_told_with_both_digests_and_the_mend() -> 
         f"model {M} is not what it should be: its sha256 is b2b2b2b2b2b2…, and {M}.sha256 says"
         " a1a1a1a1a1a1…; fetch it anew, or mend the digest if that is what is wrong"
     )
+
+
+def test_digests_that_begin_alike_are_shown_whole() -> None:
+    slip = A[:-1] + "f"
+    told = explain_mismatch(Check(M, slip, "the pool's sha256"), A)
+    assert f"its sha256 is {A}, and the pool's sha256 says {slip}; " in told
+    (warning,) = plan_checks(M, slip, {M: A}).warnings
+    assert warning.endswith(f"it says {A}, and the pool's sha256, which counts, {slip}")

@@ -72,8 +72,8 @@ class Delivery:
 
     def invite(self) -> None:
         """Say that a body is wanted, or that its reply is still under way (RFC 9110, 15.2)."""
-        # The transport may have closed by itself, and HTTP/1.0 knows of no such thing.
-        if self._h11.their_http_version != b"1.0" and not self._transport.is_closing():
+        # HTTP/1.0 knows of no such thing.
+        if self._h11.their_http_version != b"1.0":
             self._write(h11.InformationalResponse(status_code=100, headers=[]))
             self._watch.settle()
 

@@ -62,5 +62,4 @@ class Waiter:
 
     def _probe(self, probes: int) -> None:
         self._invite()
-        if not self._is_stopped:
-            self._probe_later(probes - 1)
+        self._probe_later(probes - 1)

@@ -79,6 +79,8 @@ class FakeApplication:
         self.heads: list[Head] = []
         self.requests: list[Request] = []
         self.futures: list[asyncio.Future[Response]] = []
+        self.answered = 0
+        """How often it was asked what came of them."""
 
     def open(self, head: Head) -> Accepted | Response:
         self.heads.append(head)
@@ -118,6 +120,7 @@ class FakeApplication:
         self.futures.append(future)
 
         def answer() -> Response:
+            self.answered += 1
             try:
                 return future.result()
             except (Exception, asyncio.CancelledError):

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from orchd.config.listen import Listen
 from orchd.http1.connection import Connection
 from orchd.http1.limits import Limits
 from orchd.http1.messages import PendingResponse, Response
@@ -19,7 +20,7 @@ from tests.conftest import Drive
 from tests.fakes.application import FakeApplication, FakeSource
 from tests.fakes.engines import count_descriptors
 from tests.fakes.loop import ClockedLoop
-from tests.http1.raw import GET, client_of, one_client, serving, settle
+from tests.http1.raw import GET, Client, client_of, one_client, serving, settle
 from tests.http1.test_limits import assert_served, house
 from tests.http1.ways import RESET_AT_CLOSE
 
@@ -213,9 +214,23 @@ class _Owner:
         self.live.remove(connection)
 
 
-@pytest.mark.parametrize(
-    "how", ["reset", "close", "half-close, then close", "within its last turn"]
-)
+async def leave(how: str, client: Client, owner: _Owner, future: asyncio.Future[Response]) -> None:
+    match how:
+        case "reset":
+            raw = client.writer.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+        case "half-close, then close":
+            client.writer.write_eof()
+            await settle(lambda: all(connection._has_eof for connection in owner.live))
+            assert len(owner.live) == 1
+        case "in its last turn":
+            # It is over, and the callback booked: too late to take that back.
+            future.set_result(DONE)
+            owner.live.copy().pop().abort()
+    client.close()
+
+
+@pytest.mark.parametrize("how", ["reset", "close", "half-close, then close", "in its last turn"])
 def test_a_client_that_leaves_leaves_nothing(drive: Drive[Any], how: str) -> None:
     faults: list[Any] = []
 
@@ -227,43 +242,28 @@ def test_a_client_that_leaves_leaves_nothing(drive: Drive[Any], how: str) -> Non
         server = await loop.create_server(
             lambda: Connection(application, owner, Limits(), clocked), "127.0.0.1", 0
         )
-        before = count_descriptors()
-        port = server.sockets[0].getsockname()[1]
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(LATER)
-        future = await wait_for(application)
-        assert callbacks_of(future) == 1
-        match how:
-            case "reset":
-                raw = writer.get_extra_info("socket")
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
-                writer.transport.abort()
-            case "close":
-                writer.close()
-            case "half-close, then close":
-                writer.write_eof()
-                await settle(lambda: all(connection._has_eof for connection in owner.live))
-                assert len(owner.live) == 1
-                writer.close()
-            case _:
-                # It is over, and the callback booked: too late to take that back.
+        try:
+            before = count_descriptors()
+            listen = Listen("127.0.0.1", server.sockets[0].getsockname()[1])
+            async with client_of(listen) as client:
+                await client.send(LATER)
+                future = await wait_for(application)
+                assert callbacks_of(future) == 1
+                await leave(how, client, owner, future)
+            while owner.live:
+                clock.pass_time(0.5)
+                await asyncio.sleep(0.005)
+            assert not clock.pending and not callbacks_of(future) and not future.cancelled()
+            await settle(lambda: count_descriptors() == before)
+            application.requests.clear()
+            gc.collect()
+            assert owner.seen[0]() is None
+            if not future.done():
                 future.set_result(DONE)
-                (connection,) = owner.live
-                connection.abort()
-                del connection
-                writer.close()
-        while owner.live:
-            clock.pass_time(0.5)
-            await asyncio.sleep(0.005)
-        assert not clock.pending and not callbacks_of(future) and not future.cancelled()
-        await settle(lambda: count_descriptors() == before)
-        application.requests.clear()
-        gc.collect()
-        assert owner.seen[0]() is None
-        if not future.done():
-            future.set_result(DONE)
-        await asyncio.sleep(0)
-        server.close()
+            await asyncio.sleep(0)
+            assert not application.answered
+        finally:
+            server.close()
 
     drive(scenario())
     assert not faults
@@ -271,34 +271,34 @@ def test_a_client_that_leaves_leaves_nothing(drive: Drive[Any], how: str) -> Non
 
 def test_a_client_that_closed_its_half_gets_its_answer(drive: Drive[Any]) -> None:
     async def scenario() -> None:
-        application = FakeApplication()
-        async with serving(application) as (server, listen), client_of(listen) as client:
+        async with house() as (built, listen), client_of(listen) as client:
             client.writer.write(LATER + GET)
             client.writer.write_eof()
-            future = await wait_for(application)
-            await asyncio.sleep(0.005)
+            future = await wait_for(built.application)
+            await settle(lambda: built.connections[0]._has_eof)
             future.set_result(DONE)
             assert (await client.answer()).body == b"done"
             assert (await client.answer()).body == b"hello"
             assert await client.is_closed()
-            await settle(lambda: server.connections == 0)
+            await settle(lambda: built.live == 0)
 
     drive(scenario())
 
 
-@pytest.mark.parametrize("sent", [LATER, STREAM + LATER], ids=["alone", "behind a stream"])
+@pytest.mark.parametrize("before", [b"", STREAM], ids=["alone", "behind a stream"])
 def test_one_that_closed_its_half_is_asked_twice_whether_it_is_there(
-    drive: Drive[Any], sent: bytes
+    drive: Drive[Any], before: bytes
 ) -> None:
     async def scenario() -> None:
-        source = FakeSource(is_ended=True)
+        source = FakeSource()
         async with house(source) as (built, listen), client_of(listen) as client:
-            client.writer.write(sent)
+            client.writer.write(before + LATER)
             client.writer.write_eof()
-            future = await wait_for(built.application)
-            if sent is not LATER:
+            await settle(lambda: built.live and built.connections[0]._has_eof)
+            if before:
+                source.end()
                 assert (await client.answer()).status == 200
-            await settle(lambda: built.connections[0]._has_eof)
+            future = await wait_for(built.application)
             built.clock.pass_time(NEVER_S)
             future.set_result(DONE)
             assert [(await client.answer()).status for _ in range(3)] == [100, 100, 200]

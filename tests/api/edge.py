@@ -9,11 +9,11 @@ from typing import Any
 
 import uvloop
 
-from orchd.api.door import Door
 from orchd.config.listen import Listen
 from orchd.http1.server import HttpServer
 from orchd.serving.pool_choice import TaskRequest
 from orchd.serving.task import Admitted, Ended, Rejected, Started, Token
+from tests.contracts.seen import SeenDoor
 from tests.fakes.house import TASK_ID, FakeReplica, FakeService, build_context
 
 TOKEN = "s3cret"
@@ -43,7 +43,7 @@ class Edge:
         self.service.add(TASK_ID, *events)
         self._faults: list[Any] = []
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        self._server = HttpServer(Door(build_context(self.service, FakeReplica()), TOKEN))
+        self._server = HttpServer(SeenDoor(build_context(self.service, FakeReplica()), TOKEN))
         listen = self._runner.run(self._server.start(Listen("127.0.0.1", 0)))
         assert isinstance(listen, Listen)
         self._listen = listen

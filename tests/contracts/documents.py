@@ -83,7 +83,7 @@ class Contracts:
     def _list_operations(self) -> Iterator[Operation]:
         for name, document in self.documents.items():
             for path, told in document["paths"].items():
-                for method in told.keys() & set(METHODS):
+                for method in filter(told.__contains__, METHODS):
                     spot = Spot(name, ("paths", path, method))
                     operation_id = told[method]["operationId"]
                     yield Operation(operation_id, method.upper(), path, spot)

@@ -39,7 +39,8 @@ def match_pattern(_: Any, pattern: str, text: object, __: Any) -> Iterator[Any]:
 
 
 extend: Any = jsonschema.validators.extend
-JUDGE = extend(jsonschema.Draft202012Validator, {"pattern": match_pattern})(SCHEMA)
+judge = extend(jsonschema.Draft202012Validator, {"pattern": match_pattern})
+JUDGE = judge(SCHEMA)
 
 BEYOND = {
     "the form of an address": r'server\.listen: must be ("host:port"|"unix:").*',
@@ -173,6 +174,9 @@ NOTABLE: dict[str, list[Any]] = {
 }
 
 
+WORDS = ["a", "auto", "cpu", "RTX 3090", "127.0.0.1:1", "unix:/a", "a b", "é\n", "chat", "b.gguf"]
+
+
 def good(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
     """Values that the schema takes, or nearly all of them."""
     if "anyOf" in schema:
@@ -185,13 +189,12 @@ def good(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
         case "number":
             return st.floats(schema["minimum"], schema["maximum"])
         case "string":
-            words = ["a", "auto", "cpu", "RTX 3090", "127.0.0.1:1", "unix:/a", "a b", "é\n", ""]
-            return st.sampled_from(words) | st.text(max_size=4)
+            return st.sampled_from([word for word in WORDS if judge(schema).is_valid(word)])
         case "array":
-            return st.lists(good(schema["items"]), max_size=3)
+            least = schema.get("minItems", 0)
+            return st.lists(good(schema["items"]), min_size=least, max_size=least + 2)
     if "properties" not in schema:
-        names, texts = st.sampled_from(["A", "B_1", "1C"]), st.text(max_size=4)
-        return st.dictionaries(names, texts, max_size=2)
+        return st.dictionaries(st.sampled_from(["A", "B_1"]), st.text(max_size=4), max_size=2)
     required = {name: good(schema["properties"][name]) for name in schema.get("required", ())}
     return st.fixed_dictionaries(
         required,

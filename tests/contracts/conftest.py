@@ -1,4 +1,4 @@
-"""The daemon that is held to the contracts: real, on the fake engine, one for all tests here."""
+"""The daemons that are held to the contracts: real, on the fake engine, two for all tests here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contracts.provoke import Narrow, run_narrow
 from tests.fakes.daemon import RunningDaemon, run_daemon, write_config
 from tests.fakes.gate import Gate, gate_in
 
@@ -25,6 +26,13 @@ def provider(tmp_path_factory: pytest.TempPathFactory, gates: Path) -> Iterator[
         daemon.hear("became ready")
         yield daemon
         assert "Traceback" not in daemon.log
+
+
+@pytest.fixture(scope="session")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Narrow]:
+    """One whose bounds are soon reached."""
+    with run_narrow(*map(tmp_path_factory.mktemp, ("narrow", "gates"))) as narrow:
+        yield narrow
 
 
 @pytest.fixture

@@ -21,20 +21,12 @@ from tests.contracts.provoke import (
     Narrow,
     first_example,
     read_to_the_end,
-    run_narrow,
 )
 from tests.contracts.wire import Answer, Request, ask, list_examples
 from tests.contracts.witness import EVENTS
 
 ELSEWHERE: dict[tuple[str, str], str] = {}
 """Answers that cannot be had of this daemon: operation and status, and the test that shows it."""
-
-
-@pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Narrow]:
-    folders = [tmp_path_factory.mktemp(name) for name in ("narrow", "gates")]
-    with run_narrow(*folders) as narrow:
-        yield narrow
 
 
 # -- every documented answer ---------------------------------------------------------------------

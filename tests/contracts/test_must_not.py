@@ -124,6 +124,26 @@ def test_a_model_is_active_or_retired() -> None:
         assert not re.search(r"\b(Draft|Deprecated|Canary)\b", file.read_text())
 
 
+WORDS = (
+    "drain",
+    "artifact",
+    "correlation",
+    "policy_label",
+    "deadline",
+    "canary",
+    "tenant",
+    "quota",
+)
+
+
+@pytest.mark.parametrize("word", [*WORDS, "preempt", "rollout", "deprecate", "fairness"])
+def test_a_word_is_in_no_contract(word: str) -> None:
+    contracts = [*ROOT.glob("contracts/openapi/*"), *ROOT.glob("contracts/config-schema/**/*.*")]
+    assert len(contracts) == 6
+    for contract in contracts:
+        assert word not in contract.read_text().lower(), contract
+
+
 def list_engines(provider: RunningDaemon) -> list[int]:
     health = json.load(provider.ask("GET", "/health"))
     return [replica["pid"] for pool in health["pools"] for replica in pool["replicas"]]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from orchd.api.door import Door
 from orchd.errors import ClientError
 from orchd.http1.messages import Accepted, Head, Reply, Request, Response
 from tests.contracts.witness import EVENTS, WITNESS
+from tests.e2e.clients.client import Answer, Event, HttpClient
 
 
 class SeenResponse(http.client.HTTPResponse):
@@ -73,10 +75,18 @@ class SeenConnection(http.client.HTTPConnection):
 
 def see_httpx(response: httpx.Response) -> None:
     """A hook for httpx's answers; of a stream it sees the head alone."""
-    request = response.request
-    media_type = response.headers.get("content-type", "")
-    body = None if media_type == EVENTS else response.read()
-    headers = response.headers.items()
+    is_stream = response.headers.get("content-type") == EVENTS
+    _hold_httpx(response, None if is_stream else response.read())
+
+
+async def see_httpx_async(response: httpx.Response) -> None:
+    """The same for its asynchronous client."""
+    is_stream = response.headers.get("content-type") == EVENTS
+    _hold_httpx(response, None if is_stream else await response.aread())
+
+
+def _hold_httpx(response: httpx.Response, body: bytes | None) -> None:
+    request, headers = response.request, response.headers.items()
     WITNESS.hold(request.method, request.url.path, response.status_code, headers, body)
 
 
@@ -85,6 +95,40 @@ def see_events(events: Iterator[ServerSentEvent]) -> Iterator[ServerSentEvent]:
     for event in events:
         WITNESS.hold_event(event.event, event.data)
         yield event
+
+
+class SeenClient:
+    """A foreign client, whose answers are held to the contracts as it tells them."""
+
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
+
+    def ask(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Answer:
+        """One request and its whole answer."""
+        answer = self._client.ask(method, path, headers, body)
+        WITNESS.hold(method, path, answer.status, answer.headers.items(), answer.body)
+        return answer
+
+    @contextlib.contextmanager
+    def stream(
+        self, path: str, headers: Mapping[str, str]
+    ) -> Iterator[tuple[Answer, Iterator[Event]]]:
+        """The answer's head and its events."""
+        with self._client.stream(path, headers) as (answer, events):
+            WITNESS.hold("GET", path, answer.status, answer.headers.items(), None)
+            yield answer, self._see(events)
+
+    @staticmethod
+    def _see(events: Iterator[Event]) -> Iterator[Event]:
+        for event in events:
+            WITNESS.hold_event(event.name, event.data)
+            yield event
+
+    def close(self) -> None:
+        """Let go of every connection and process."""
+        self._client.close()
 
 
 class SeenDoor:

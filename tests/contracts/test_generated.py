@@ -36,7 +36,8 @@ OF_A_POOL = "pool_id"
 """An operation on a pool may end what all the others need. It is aimed at a pool that is not there:
 what it does to one that is, its own tests show."""
 STREAM = f"GET {stream_of(CONTRACTS).path}"
-INTEGERS = ("max_tokens", "ctx", "seed", "top_k")
+FIELDS = CONTRACTS.documents["data.yaml"]["components"]["schemas"]["TaskRequest"]["properties"]
+INTEGERS = [name for name, told in FIELDS.items() if told.get("type") == "integer"]
 WRONG_OF_STREAMS = [response_schema_conformance]
 """It takes the schema of text/event-stream for that of one event, which OpenAPI has from 3.2 on as
 ``itemSchema``. Events are the witness's."""

@@ -117,7 +117,7 @@ def target(provider: RunningDaemon) -> Iterator[Range]:
 
 
 @DATA.parametrize()
-@settings(max_examples=620)
+@settings(max_examples=560)
 def test_the_data_plane(case: Case[Any], target: Range) -> None:
     target.send(case)
 

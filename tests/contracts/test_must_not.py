@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -161,8 +162,10 @@ def list_listening(pid: int) -> Iterator[str]:
     """The addresses on which a process listens, as the kernel writes them."""
     inodes = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        if match := re.fullmatch(r"socket:\[(\d+)\]", str(entry.readlink())):
-            inodes.add(match[1])
+        # One that is closed meanwhile listens to nobody.
+        with contextlib.suppress(FileNotFoundError):
+            if match := re.fullmatch(r"socket:\[(\d+)\]", str(entry.readlink())):
+                inodes.add(match[1])
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
             fields = line.split()

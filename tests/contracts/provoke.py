@@ -52,10 +52,12 @@ class Narrow:
 
 
 def first_example(operation: Operation | None) -> Request:
-    """A sound request; without an operation, one for a path that is not there."""
+    """A sound request that harms nobody; without an operation, one for a path that is not there."""
     if operation is None:
         return Request("GET", "/nowhere")
-    return next(request for _, request in list_examples(operation))
+    return next(
+        request for _, request in list_examples(operation, **{wire.OF_A_POOL: wire.NO_POOL})
+    )
 
 
 @contextlib.contextmanager

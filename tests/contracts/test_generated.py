@@ -21,6 +21,7 @@ from schemathesis import Case, CheckFunction, GenerationMode
 from schemathesis.specs.openapi.checks import ignored_auth, response_schema_conformance
 
 from tests.contracts.documents import CONTRACTS, FOLDER
+from tests.contracts.wire import NO_POOL, OF_A_POOL
 from tests.contracts.witness import EVENTS, WITNESS, stream_of
 from tests.fakes.daemon import TOKEN, RunningDaemon
 
@@ -32,9 +33,6 @@ CTX = 4096
 """Of the pool's slots."""
 DATA = schemathesis.openapi.from_path(FOLDER / "data.yaml")
 CONTROL = schemathesis.openapi.from_path(FOLDER / "control.yaml")
-OF_A_POOL = "pool_id"
-"""An operation on a pool may end what all the others need. It is aimed at a pool that is not there:
-what it does to one that is, its own tests show."""
 STREAM = f"GET {stream_of(CONTRACTS).path}"
 FIELDS = CONTRACTS.documents["data.yaml"]["components"]["schemas"]["TaskRequest"]["properties"]
 INTEGERS = [name for name, told in FIELDS.items() if told.get("type") == "integer"]
@@ -79,7 +77,7 @@ class Range:
     def _aim(self, case: Case[Any]) -> None:
         """Name what there is where a schema can only say that it must have a name."""
         if OF_A_POOL in case.path_parameters:
-            case.path_parameters[OF_A_POOL] = "no-such-pool"
+            case.path_parameters[OF_A_POOL] = NO_POOL
         if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE:
             return
         if isinstance(case.body, dict):

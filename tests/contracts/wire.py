@@ -54,10 +54,17 @@ class Request:
         return "\r\n".join([*lines, "", ""]).encode() + self.body
 
 
-def list_examples(operation: Operation) -> Iterator[tuple[str, Request]]:
+OF_A_POOL = "pool_id"
+NO_POOL = "no-such-pool"
+"""An operation on a pool may end what all the others need. Where requests are bent, multiplied or
+made up it is aimed at a pool that is not there: what it does to one that is, its own tests show."""
+
+
+def list_examples(operation: Operation, **instead: str) -> Iterator[tuple[str, Request]]:
     """The operation's requests as the contract's own examples make them, by name.
 
-    The parameters' examples fill the path and the header; each body is one request.
+    The parameters' examples, or what is to stand ``instead``, fill the path and the header; each
+    body is one request.
     """
     told = CONTRACTS.read(operation.spot)
     target, fields = operation.path, {}
@@ -65,10 +72,12 @@ def list_examples(operation: Operation) -> Iterator[tuple[str, Request]]:
     for spot in (above, operation.spot):
         for number, _ in enumerate(CONTRACTS.read(spot).get("parameters", ())):
             parameter = read_parameter(spot, number)
+            name = parameter["name"]
+            value = instead.get(name, parameter["example"])
             if parameter["in"] == "path":
-                target = target.replace(f"{{{parameter['name']}}}", parameter["example"])
+                target = target.replace(f"{{{name}}}", value)
             else:
-                fields[parameter["name"]] = parameter["example"]
+                fields[name] = value
     plain = Request(operation.method, target, fields)
     if "requestBody" not in told:
         yield "plain", plain

@@ -12,6 +12,8 @@ import pytest
 import uvloop
 from hypothesis import settings
 
+from tests.requirements import Ledger
+
 T = TypeVar("T")
 Drive = Callable[[Coroutine[Any, Any, T]], T]
 
@@ -34,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[ROUNDS] = Counter()
+    config.pluginmanager.register(Ledger(config))
     if config.getoption("--fuzz-seconds"):
         settings.load_profile("fuzz")
 

@@ -9,6 +9,7 @@ from http.client import HTTPConnection
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.contracts.seen import SeenConnection
 from tests.fakes.daemon import TIMEOUT_S, TOKEN, RunningDaemon
 
 
@@ -52,7 +53,7 @@ class Page:
 
 def scrape(daemon: RunningDaemon) -> Page:
     """One page, on a connection of its own."""
-    with contextlib.closing(HTTPConnection("127.0.0.1", daemon.port, timeout=TIMEOUT_S)) as client:
+    with contextlib.closing(SeenConnection("127.0.0.1", daemon.port, timeout=TIMEOUT_S)) as client:
         return scrape_on(client)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import uvloop
 
-from orchd.api.door import Door
 from orchd.config.listen import Listen
 from orchd.http1.server import HttpServer
 from orchd.reload_outcome import Reloaded, Strategy
 from orchd.serving.pool_choice import TaskRequest
 from orchd.serving.task import Admitted, Ended, Rejected, Started, Token
+from tests.contracts.seen import SeenDoor
 from tests.fakes.house import TASK_ID, FakeReloads, FakeReplica, FakeService, build_context
 
 TOKEN = "s3cret"
@@ -47,7 +47,7 @@ class Edge:
         reloaded = Reloaded("chat", "/models/b.gguf", "/models/a.gguf", Strategy.IN_PLACE, 1)
         self.reloads = FakeReloads(reloaded)
         context = build_context(self.service, FakeReplica(), reload=self.reloads)
-        self._server = HttpServer(Door(context, TOKEN))
+        self._server = HttpServer(SeenDoor(context, TOKEN))
         listen = self._runner.run(self._server.start(Listen("127.0.0.1", 0)))
         assert isinstance(listen, Listen)
         self._listen = listen

@@ -7,10 +7,10 @@ import logging
 
 import pytest
 
-from orchd.api.door import Door
 from orchd.errors import ClientError, Code
 from orchd.http1.messages import Accepted, Head, Headers, Request, Response
 from orchd.serving.task import Rejected
+from tests.contracts.seen import SeenDoor
 from tests.fakes.house import TASK_ID, FakeReplica, FakeService, build_context
 
 TOKEN = "s3cret"
@@ -24,8 +24,8 @@ def service() -> FakeService:
 
 
 @pytest.fixture
-def door(service: FakeService) -> Door:
-    return Door(build_context(service, FakeReplica()), TOKEN)
+def door(service: FakeService) -> SeenDoor:
+    return SeenDoor(build_context(service, FakeReplica()), TOKEN)
 
 
 def envelope_of(response: object) -> dict[str, str | None]:
@@ -44,7 +44,7 @@ def head(method: str, path: str, headers: Headers = AUTHORIZATION) -> Head:
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD", "DELETE"])
 @pytest.mark.parametrize("headers", [(), ((b"authorization", b"Bearer wrong"),)])
 def test_without_the_token_nothing_is_told(
-    door: Door, method: str, path: str, headers: Headers
+    door: SeenDoor, method: str, path: str, headers: Headers
 ) -> None:
     response = door.open(head(method, path, headers))
     assert envelope_of(response)["code"] == "UNAUTHORIZED"
@@ -55,7 +55,7 @@ def test_without_the_token_nothing_is_told(
 @pytest.mark.parametrize(
     "path", ["/nowhere", "/", "*", "/health/", "/v1/tasks/1", "/" + "x" * 10_000]
 )
-def test_an_unknown_path(door: Door, path: str) -> None:
+def test_an_unknown_path(door: SeenDoor, path: str) -> None:
     response = door.open(head("GET", path))
     assert isinstance(response, Response) and response.status == 404
     assert envelope_of(response)["code"] == "NOT_FOUND"
@@ -72,7 +72,7 @@ def test_an_unknown_path(door: Door, path: str) -> None:
     ],
 )
 def test_a_method_that_is_not_for_the_path(
-    door: Door, method: str, path: str, allow: bytes
+    door: SeenDoor, method: str, path: str, allow: bytes
 ) -> None:
     response = door.open(head(method, path))
     assert isinstance(response, Response) and response.status == 405
@@ -80,7 +80,7 @@ def test_a_method_that_is_not_for_the_path(
     assert dict(response.headers)[b"allow"] == allow
 
 
-def submit(door: Door, body: bytes = b'{"prompt": "a"}') -> Response:
+def submit(door: SeenDoor, body: bytes = b'{"prompt": "a"}') -> Response:
     asked = head("POST", "/v1/tasks", (*AUTHORIZATION, (b"content-length", b"%d" % len(body))))
     accepted = door.open(asked)
     assert isinstance(accepted, Accepted)
@@ -89,7 +89,7 @@ def submit(door: Door, body: bytes = b'{"prompt": "a"}') -> Response:
     return reply
 
 
-def test_a_body_is_judged_behind_the_token_and_the_route(door: Door) -> None:
+def test_a_body_is_judged_behind_the_token_and_the_route(door: SeenDoor) -> None:
     xml = (*AUTHORIZATION, (b"content-type", b"text/xml"), (b"content-length", b"1"))
     statuses = [
         (head("POST", "/v1/tasks", xml[1:]), 401),
@@ -105,19 +105,19 @@ def test_a_body_is_judged_behind_the_token_and_the_route(door: Door) -> None:
     assert isinstance(door.open(head("POST", f"/v1/tasks/{TASK_ID}/cancel")), Accepted)
 
 
-def test_an_admission(door: Door, service: FakeService) -> None:
+def test_an_admission(door: SeenDoor, service: FakeService) -> None:
     assert submit(door).status == 202
     assert service.submitted[0].generation.prompt == "a"
 
 
-def test_a_rejection(door: Door, service: FakeService) -> None:
+def test_a_rejection(door: SeenDoor, service: FakeService) -> None:
     service.outcome = Rejected(Code.ADMISSION_REJECT, "full", "llamacpp", 1.5)
     response = submit(door)
     assert response.status == 429
     assert envelope_of(response)["engine"] == "llamacpp"
 
 
-def test_a_refusal_of_the_endpoint_is_the_envelope(door: Door, service: FakeService) -> None:
+def test_a_refusal_of_the_endpoint_is_the_envelope(door: SeenDoor, service: FakeService) -> None:
     response = submit(door, b"{}")
     assert response.status == 400
     assert envelope_of(response)["code"] == "INVALID_PARAMS"
@@ -125,7 +125,7 @@ def test_a_refusal_of_the_endpoint_is_the_envelope(door: Door, service: FakeServ
 
 
 def test_a_bug_is_logged_and_costs_a_500(
-    door: Door, service: FakeService, caplog: pytest.LogCaptureFixture
+    door: SeenDoor, service: FakeService, caplog: pytest.LogCaptureFixture
 ) -> None:
     service.outcome = RuntimeError("the secret reason")
     with caplog.at_level(logging.ERROR):
@@ -139,7 +139,7 @@ def test_a_bug_is_logged_and_costs_a_500(
     assert "prompt" not in record.message
 
 
-def test_a_request_that_broke_http(door: Door) -> None:
+def test_a_request_that_broke_http(door: SeenDoor) -> None:
     response = door.refuse(ClientError(Code.HEADERS_TOO_LARGE, "too large"))
     assert response.status == 431
     assert envelope_of(response) == {

@@ -9,12 +9,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchd.api.context import Meters
-from orchd.api.door import Door
 from orchd.errors import ClientError, Code
 from orchd.http1.messages import Accepted, Head, Headers, Request, Response
 from orchd.metrics.cpu_watch import CpuUse
 from orchd.runner.snapshot import Gpu, GpuProcess
 from orchd.serving.task import Admitted, Rejected
+from tests.contracts.seen import SeenDoor
 from tests.fakes.house import TASK_ID, FakeReplica, FakeService, build_context, build_meters
 
 AUTHORIZATION: Headers = ((b"authorization", b"Bearer s3cret"),)
@@ -25,7 +25,7 @@ REPLICA = {**POOL, "replica_id": "chat-0"}
 
 def show(*replicas: FakeReplica, **world: Any) -> dict[str, list[tuple[dict[str, str], float]]]:
     """The page that this house shows, read back: labels and value of each sample, by name."""
-    door = Door(build_context(FakeService(), *replicas, meters=build_meters(**world)), "s3cret")
+    door = SeenDoor(build_context(FakeService(), *replicas, meters=build_meters(**world)), "s3cret")
     head = Head("GET", "/metrics", "", AUTHORIZATION)
     accepted = door.open(head)
     assert isinstance(accepted, Accepted)
@@ -116,7 +116,7 @@ def test_what_nobody_can_tell_is_not_shown(replica: FakeReplica) -> None:
 class Entrance:
     """A door, and what was counted at it."""
 
-    door: Door
+    door: SeenDoor
     service: FakeService
     meters: Meters
 
@@ -142,7 +142,7 @@ class Entrance:
 def entrance() -> Entrance:
     service, meters = FakeService(), build_meters()
     context = build_context(service, FakeReplica(), meters=meters)
-    return Entrance(Door(context, "s3cret"), service, meters)
+    return Entrance(SeenDoor(context, "s3cret"), service, meters)
 
 
 def test_an_admitted_task_is_no_refusal(entrance: Entrance) -> None:
@@ -156,7 +156,8 @@ def test_an_admitted_task_is_no_refusal(entrance: Entrance) -> None:
     "code", [Code.ADMISSION_REJECT, Code.POOL_UNAVAILABLE, Code.CONFLICT, Code.INVALID_PARAMS]
 )
 def test_what_the_service_refuses(entrance: Entrance, code: Code, engine: str | None) -> None:
-    entrance.service.outcome = Rejected(code, "no", engine, 1.0)
+    is_full = code in (Code.ADMISSION_REJECT, Code.POOL_UNAVAILABLE)
+    entrance.service.outcome = Rejected(code, "no", engine, 1.0 if is_full else None)
     for _ in range(2):
         assert entrance.submit() >= 400
     assert entrance.rejected == {(engine or "none", code): 2}

@@ -8,10 +8,10 @@ from typing import cast
 
 import pytest
 
-from orchd.api.door import Door
 from orchd.api.refused_logins import RefusedLogins
 from orchd.http1.messages import Accepted, Head
 from orchd.logs.throttle import SPAN_S
+from tests.contracts.seen import SeenDoor
 from tests.fakes.house import FakeReplica, FakeService, build_context
 from tests.fakes.loop import FakeLoop
 
@@ -25,7 +25,7 @@ def test_who_guesses_is_told_now_and_then_and_never_what(
 ) -> None:
     loop = FakeLoop()
     logins = RefusedLogins(cast(asyncio.AbstractEventLoop, loop))
-    door = Door(build_context(FakeService(), FakeReplica()), "s3cret", logins.note)
+    door = SeenDoor(build_context(FakeService(), FakeReplica()), "s3cret", logins.note)
     with caplog.at_level(logging.DEBUG):
         for n in range(500):
             door.open(head(f"10.0.0.{n % 250}", b"guess-%d" % n))

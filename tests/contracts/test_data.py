@@ -16,6 +16,7 @@ from orchd.errors import ClientError, Code
 from orchd.serving.task import Admitted, Ended, Failed, Started, TaskEvent, Token
 from tests.api.test_task_body import BAD, GOOD
 from tests.contracts.documents import read_contract, validator
+from tests.contracts.witness import Witness
 
 CONTRACT = read_contract("data.yaml")
 SCHEMAS = CONTRACT["components"]["schemas"]
@@ -78,11 +79,9 @@ def test_what_the_code_refuses_the_contract_forbids(name: str, value: Any) -> No
 
 @pytest.mark.parametrize("name", EVENTS)
 def test_each_event_is_as_it_says(name: str) -> None:
-    operation = CONTRACT["paths"]["/v1/tasks/{task_id}/stream"]["get"]
-    schema = operation["x-sse-events"][name]["$ref"].rpartition("/")[2]
     frame = wire.encode_event(0, EVENTS[name]).decode()
     assert f"event: {name}\n" in frame
-    assert is_valid(schema, json.loads(frame.split("data: ")[1]))
+    Witness().hold_frame(frame.removesuffix("\n\n"))
 
 
 def test_the_answers_are_as_it_says() -> None:

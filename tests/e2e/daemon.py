@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 from httpx_sse import ServerSentEvent, connect_sse
 
+from tests.contracts.seen import see_events, see_httpx
+
 TOKEN = "a-token-for-tests"
 START_TIMEOUT_S = 90.0
 EXIT_TIMEOUT_S = 40.0
@@ -57,7 +59,10 @@ class Daemon:
 
     def __post_init__(self) -> None:
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=60.0)
+        hooks = {"response": [see_httpx]}
+        self.client = httpx.Client(
+            base_url=self.url, headers=headers, timeout=60.0, event_hooks=hooks
+        )
 
     def health(self) -> dict[str, Any]:
         return dict(self.client.get("/health").json())
@@ -87,7 +92,7 @@ class Daemon:
     @contextlib.contextmanager
     def events(self, task_id: str) -> Iterator[Iterator[ServerSentEvent]]:
         with connect_sse(self.client, "GET", f"/v1/tasks/{task_id}/stream") as source:
-            yield source.iter_sse()
+            yield see_events(source.iter_sse())
 
     def run(self, **task: object) -> Ended:
         return self.stream(self.submit(**task))

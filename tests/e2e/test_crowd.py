@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.contracts.seen import see_httpx_async
 from tests.e2e.crowd import FAITHFUL, Visitor, invite, meet
 from tests.e2e.daemon import SLOTS, TOKEN, Daemon, running_daemon
 from tests.fakes import daemon as fake
@@ -31,7 +32,10 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 
 def connect(url: str, token: str) -> httpx.AsyncClient:
     headers = {"Authorization": f"Bearer {token}"}
-    return httpx.AsyncClient(base_url=url, headers=headers, limits=LIMITS, timeout=TIMEOUT_S)
+    hooks = {"response": [see_httpx_async]}
+    return httpx.AsyncClient(
+        base_url=url, headers=headers, limits=LIMITS, timeout=TIMEOUT_S, event_hooks=hooks
+    )
 
 
 async def wait_for_quiet(client: httpx.AsyncClient) -> None:

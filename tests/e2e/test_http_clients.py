@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+from tests.contracts.seen import SeenClient
 from tests.e2e.clients.client import TIMEOUT_S, Answer, Event, HttpClient
 from tests.e2e.clients.curl import Curl
 from tests.e2e.clients.node import NodeClient
@@ -31,7 +32,7 @@ AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 def client(request: pytest.FixtureRequest, fake_daemon: RunningDaemon) -> Iterator[HttpClient]:
     client = CLIENTS[request.param](fake_daemon.port)
     try:
-        yield client
+        yield SeenClient(client)
     finally:
         client.close()
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.contracts.documents import validator
+from tests.contracts.seen import SeenConnection
 from tests.e2e.pool_plan import NEED_MIB, PoolPlan, write_pools
 from tests.e2e.story import Story, read_story
 from tests.fakes.daemon import TIMEOUT_S, TOKEN, RunningDaemon, run_daemon
@@ -48,7 +49,7 @@ class Ward:
         self, method: str, path: str, body: object = None
     ) -> Iterator[http.client.HTTPResponse]:
         """One request on a connection that is closed after it."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.daemon.port, timeout=TIMEOUT_S)
+        connection = SeenConnection("127.0.0.1", self.daemon.port, timeout=TIMEOUT_S)
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
         with contextlib.closing(connection):
             connection.request(method, path, None if body is None else json.dumps(body), headers)

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from tests.contracts.seen import SeenConnection
 from tests.fakes.engines import install_engine, list_session, write_model
 
 TOKEN = "a-token-for-tests-only"
@@ -103,7 +104,7 @@ class RunningDaemon:
 
     def ask(self, method: str, path: str, body: object = None) -> http.client.HTTPResponse:
         """One request with the token; the answer's head, and its body to be read."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
+        connection = SeenConnection("127.0.0.1", self.port, timeout=TIMEOUT_S)
         headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = connection.getresponse()

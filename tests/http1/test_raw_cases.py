@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from orchd.api.door import Door
 from orchd.errors import Code
 from orchd.http1.limits import Limits
 from orchd.serving.task import Ended, Started, Token
 from tests.conftest import Drive
+from tests.contracts.seen import SeenDoor
 from tests.fakes.house import TASK_ID, FakeReplica, FakeService, build_context
 from tests.http1 import raw_cases
 from tests.http1.raw import Client, one_client
@@ -29,7 +29,7 @@ PATIENT = Limits(linger_s=NEVER_S)
 async def client_of_the_house() -> AsyncIterator[tuple[Client, FakeService]]:
     service = FakeService()
     service.add(TASK_ID, Started(0, 0), Token("a", 0), Ended(1, 1, 1, "stop"))
-    door = Door(build_context(service, FakeReplica()), TOKEN)
+    door = SeenDoor(build_context(service, FakeReplica()), TOKEN)
     async with one_client(door, PATIENT) as client:
         yield client, service
 

@@ -110,7 +110,7 @@ def test_all_fits_is_0_and_says_where_everything_goes(workstation: Workstation) 
         ],
         "pools": [
             {
-                "id": "chat",
+                "pool_id": "chat",
                 "replicas": [
                     {
                         "device": uuid_of(1),

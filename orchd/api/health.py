@@ -70,6 +70,7 @@ def _describe_replica(context: Context, pool_id: str, replica: ReplicaView) -> d
         "pid": replica.pid,
         "slots_busy": slots.busy if slots else 0,
         "slots_total": slots.total if slots else 0,
+        "tokens_streamed": slots.texts if slots else 0,
         "restarts": replica.restarts,
         "reason": replica.reason,
     }

@@ -46,6 +46,8 @@ class Slots:
     breaks: int = 0
     """Tasks that it broke one after another, none ended well between them."""
     last_break: str = ""
+    texts: int = 0
+    """Token events of all tasks so far."""
 
     @property
     def free(self) -> int:

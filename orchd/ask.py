@@ -35,8 +35,11 @@ def ask(daemon: Daemon, task: Mapping[str, object], out: TextIO) -> None:
         _stream(daemon, path, out)
     # What goes wrong with the daemon is translated before it comes here: an OSError is of ``out``.
     except (KeyboardInterrupt, OSError):
-        with contextlib.suppress(OrchdError):
-            daemon.request("POST", f"{path}/cancel", timeout_s=_CANCEL_TIMEOUT_S).close()
+        with (
+            contextlib.suppress(OrchdError),
+            daemon.request("POST", f"{path}/cancel", timeout_s=_CANCEL_TIMEOUT_S),
+        ):
+            pass
         raise
 
 
@@ -60,7 +63,7 @@ def _stream(daemon: Daemon, path: str, out: TextIO) -> None:
                     case "end":
                         has_text = True
                         return
-        raise HostError("the daemon ended the stream before the task's end; its log may say why")
+        raise _lost("the stream ended")
     finally:
         if has_text:
             # An error or the shell's prompt begins a line of its own. Not out of the way of an
@@ -85,10 +88,14 @@ def _read_events(
                     raise daemon.strange("its events are of another kind")
                 yield event, data
     except (OSError, http.client.HTTPException) as error:
-        why = "it closed the connection" if isinstance(error, http.client.IncompleteRead) else error
-        raise HostError(f"lost the daemon before the task's end ({why}); is it stopped?") from error
+        raise _lost(str(error)) from error
     except ValueError as error:
         raise daemon.strange("its events are of another kind") from error
+
+
+def _lost(why: str) -> HostError:
+    mend = "orchd status shows whether one runs, and its log why"
+    return HostError(f"lost the daemon before the task's end ({escape(why)}); {mend}")
 
 
 def read_prompt(prompt: str | None) -> str:

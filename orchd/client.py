@@ -6,10 +6,11 @@ the daemon listens, and never to whoever is merely to be recognised there.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
@@ -39,31 +40,35 @@ class Daemon:
     listen: AnyListen
     token: Token
 
+    @contextlib.contextmanager
     def request(
         self,
         method: str,
         path: str,
         body: Mapping[str, object] | None = None,
         timeout_s: float = ANSWER_TIMEOUT_S,
-    ) -> http.client.HTTPResponse:
-        """One request. Raises HostError where nobody answers it, RefusedError for the token."""
+    ) -> Iterator[http.client.HTTPResponse]:
+        """One request; its answer can be read within the ``with``.
+
+        Raises HostError where nobody answers it, RefusedError where the token is not taken.
+        """
         if isinstance(self.listen, Listen) and self.listen.port == 0:
             problem = "listen has port 0, so only the daemon's log says where it listens; write a"
             raise HostError(f"{problem} port in [server]")
-        connection = _connection_to(self.listen, timeout_s)
         headers = {"Authorization": f"Bearer {self.token.value}", "Connection": "close"}
         content = None if body is None else json.dumps(body).encode()
-        try:
-            connection.request(method, path, content, headers)
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise HostError(_explain(error, self.listen)) from error
-        if response.status == HTTPStatus.UNAUTHORIZED:
-            response.close()
-            problem = f"the daemon on {self.listen} does not take the token of {self.token.origin}"
-            raise RefusedError(f"{problem}; its log says at its start which one it takes")
-        return response
+        with contextlib.closing(_connection_to(self.listen, timeout_s)) as connection:
+            try:
+                connection.request(method, path, content, headers)
+                response = connection.getresponse()
+            except (OSError, http.client.HTTPException) as error:
+                raise HostError(_explain(error, self.listen)) from error
+            with response:
+                if response.status == HTTPStatus.UNAUTHORIZED:
+                    what = f"does not take the token of {self.token.origin}"
+                    mend = "its log says at its start which one it takes"
+                    raise RefusedError(f"the daemon on {self.listen} {what}; {mend}")
+                yield response
 
     def read_json(self, response: http.client.HTTPResponse, *expected: int) -> dict[str, Any]:
         """The object that it answered with.
@@ -109,19 +114,17 @@ def recognise(listen: AnyListen) -> Answerer:
     """Who listens there, by what is answered to one who shows no token."""
     if isinstance(listen, Listen) and listen.port == 0:
         return Answerer.NOBODY
-    connection = _connection_to(listen, _RECOGNISE_TIMEOUT_S)
-    try:
-        connection.connect()
-    except OSError:
-        return Answerer.NOBODY
-    try:
-        connection.request("GET", "/health", headers={"Connection": "close"})
-        with connection.getresponse() as response:
-            body = json.loads(response.read(_MESSAGE_CHARS))
-    except (OSError, http.client.HTTPException, ValueError, RecursionError):
-        return Answerer.STRANGER
-    finally:
-        connection.close()
+    with contextlib.closing(_connection_to(listen, _RECOGNISE_TIMEOUT_S)) as connection:
+        try:
+            connection.connect()
+        except OSError:
+            return Answerer.NOBODY
+        try:
+            connection.request("GET", "/health", headers={"Connection": "close"})
+            with connection.getresponse() as response:
+                body = json.loads(response.read(_MESSAGE_CHARS))
+        except (OSError, http.client.HTTPException, ValueError, RecursionError):
+            return Answerer.STRANGER
     is_ours = _is_envelope(body) and body["code"] in set(Code)
     return Answerer.ORCHD if is_ours else Answerer.STRANGER
 

@@ -200,9 +200,10 @@ def test_an_engine_or_a_model_that_is_not_there_is_told(workstation: Workstation
     assert code == 1
     assert devices_of(told) == [[None], [None], [None]]
     assert list(reasons_of(told)) == [
-        "no executable /no/llama-server",
-        "no executable /no/llama-server; model /no/model.gguf: No such file or directory",
-        f"model {workstation.folder}: Is a directory",
+        "no executable /no/llama-server; write as the pool's binary where it is",
+        "no executable /no/llama-server; write as the pool's binary where it is; model"
+        " /no/model.gguf: No such file or directory; write the path of a GGUF file that is there",
+        f"model {workstation.folder}: Is a directory; write the GGUF file in it: model.gguf",
     ]
     assert [pool["replicas"][0]["need_bytes"] is None for pool in told["pools"]] == [
         *(False, True, True)

@@ -89,8 +89,24 @@ def test_a_taken_port_is_one_clear_line(
     with other:
         address = f"{host}:{other.getsockname()[1]}"
         done = run_to_its_end(write_config(tmp_path, listen=address), ORCHD_LOG="info")
-    expected = f"orchd: cannot listen on {address}: another program already listens there\n"
+    expected = (
+        f"orchd: cannot listen on {address}: another program already listens there;"
+        f" ss -ltnp 'sport = :{address.rpartition(':')[2]}' shows which; end it, or write another"
+        " listen in [server]\n"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
+
+
+def test_a_second_daemon_on_the_same_port_is_told_that_there_is_one(tmp_path: Path) -> None:
+    with run_daemon(write_config(tmp_path)) as daemon:
+        other = tmp_path / "other"
+        other.mkdir()
+        config = write_config(other, listen=f"127.0.0.1:{daemon.port}")
+        done = run_to_its_end(config, ORCHD_LOG="info")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "it is an orchd (orchd status shows it)" in done.stderr
+        assert "needs a listen of its own" in done.stderr
+        assert daemon.ask("GET", "/health").status in (200, 503)
 
 
 def test_a_taken_unix_socket_is_one_clear_line(tmp_path: Path) -> None:
@@ -100,7 +116,10 @@ def test_a_taken_unix_socket_is_one_clear_line(tmp_path: Path) -> None:
         other.listen()
         done = run_to_its_end(write_config(tmp_path, listen=f"unix:{path}"), ORCHD_LOG="info")
         assert path.is_socket()
-    expected = f"orchd: cannot listen on unix:{path}: another program already listens there\n"
+    expected = (
+        f"orchd: cannot listen on unix:{path}: another program already listens there; end it, or"
+        " write another listen in [server]\n"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
 
 

@@ -23,6 +23,8 @@ from orchd.status.table import cut_to_height, draw
 
 _LOOK_AGAIN_S = 1.0
 """Between the two looks that one table takes while there is work: a count alone has no speed."""
+_COLUMNS_LEAST = 20
+"""A terminal that is narrower wraps."""
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 Look = Callable[[], dict[str, Any]]
@@ -41,6 +43,8 @@ class Screen:
 
     out: TextIO
     environ: Mapping[str, str]
+    now_s: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
 
     @property
     def is_live(self) -> bool:
@@ -51,7 +55,7 @@ class Screen:
         """As wide as it is now."""
         if not self.out.isatty():
             return Style()
-        columns = shutil.get_terminal_size().columns
+        columns = max(shutil.get_terminal_size().columns, _COLUMNS_LEAST)
         has_color = self.is_live and not self.environ.get("NO_COLOR")
         return Style(columns, has_color, _can_encode(self.out, "█▒░…"))
 
@@ -76,12 +80,12 @@ def show_json(ask: Look, out: TextIO) -> bool:
 
 def show_once(ask: Look, where: str, screen: Screen) -> bool:
     """One table; True where a pool can serve."""
-    standing, looked_s = read_standing(ask()), time.monotonic()
+    standing, looked_s = read_standing(ask()), screen.now_s()
     rates = measure_rates(None, standing, 0)
     if standing.is_busy:
-        time.sleep(_LOOK_AGAIN_S)
+        screen.sleep(_LOOK_AGAIN_S)
         before, standing = standing, read_standing(ask())
-        rates = measure_rates(before, standing, time.monotonic() - looked_s)
+        rates = measure_rates(before, standing, screen.now_s() - looked_s)
     screen.write(draw(standing, rates, where, screen.style()))
     return standing.can_serve
 
@@ -93,7 +97,7 @@ def watch(ask: Look, where: str, screen: Screen, interval_s: float) -> None:
     while True:
         style = screen.style()
         try:
-            standing, now_s = read_standing(ask()), time.monotonic()
+            standing, now_s = read_standing(ask()), screen.now_s()
         except OrchdError as error:
             before = None
             lines = [f"orchd on {where}: no answer, waiting for one", ""]
@@ -103,7 +107,7 @@ def watch(ask: Look, where: str, screen: Screen, interval_s: float) -> None:
             lines = draw(standing, measure_rates(before, standing, now_s - looked_s), where, style)
             before, looked_s = standing, now_s
         _show(lines, screen, style, interval_s)
-        time.sleep(interval_s)
+        screen.sleep(interval_s)
 
 
 def _show(lines: Sequence[str], screen: Screen, style: Style, interval_s: float) -> None:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, assert_never
 
 from orchd.ask import ask, read_prompt
 from orchd.client import Answerer, Daemon, recognise
@@ -99,7 +99,8 @@ def _serve(options: argparse.Namespace) -> int:
         with logs.logging_to_stderr(level, options.log_format, os.environ):
             daemon.serve(config, ensure_token(config.auth, os.environ, place.file))
     except AddressTakenError as error:
-        raise HostError(f"{error}; {_tell_who_listens(config.server.listen)}") from error
+        listen = config.server.listen
+        raise HostError(f"{error}; {_tell_who_listens(listen, recognise(listen))}") from error
     return OK
 
 
@@ -119,12 +120,7 @@ def _check(options: argparse.Namespace) -> int:
             return MISCONFIGURED
         _warn(warn_of_exposure(listen, str(listen)))
         forecast = check.forecast(config, ADAPTERS)
-        if recognise(listen) is not Answerer.NOBODY:
-            _warn(
-                f"{listen} is taken already, and serve could not listen there:"
-                f" {_tell_who_listens(listen)}; what engines of a running daemon hold counts as"
-                " other programs'"
-            )
+        _warn(_warn_of_obstacle(listen))
         (check.write_json if options.json else check.write_text)(forecast, out)
     return OK if forecast.is_good else FAILED
 
@@ -178,9 +174,27 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
 # -- telling it --------------------------------------------------------------------------------
 
 
-def _tell_who_listens(listen: AnyListen) -> str:
+def _warn_of_obstacle(listen: AnyListen) -> str | None:
+    """Why serve could not listen there, where that can be told beforehand."""
+    match who := recognise(listen):
+        case Answerer.NOBODY:
+            return None
+        case Answerer.ELSEWHERE:
+            mend = "serve could not listen there; ip address lists those it has"
+            return f"{listen} is no address of this machine, and {mend}"
+        case Answerer.ORCHD | Answerer.STRANGER:
+            return (
+                f"{listen} is taken already, and serve could not listen there:"
+                f" {_tell_who_listens(listen, who)}; what engines of a running daemon hold counts"
+                " as other programs'"
+            )
+        case _:
+            assert_never(who)
+
+
+def _tell_who_listens(listen: AnyListen, who: Answerer) -> str:
     """Who has the address, as far as can be told, and what to do about it."""
-    if recognise(listen) is Answerer.ORCHD:
+    if who is Answerer.ORCHD:
         return "it is an orchd (orchd status shows it); a second one needs a listen of its own"
     mend = "end it, or write another listen in [server]"
     if isinstance(listen, Listen):

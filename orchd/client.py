@@ -108,12 +108,17 @@ class Answerer(Enum):
     ORCHD = auto()
     STRANGER = auto()
     """Or an orchd that is too busy to answer at once."""
+    ELSEWHERE = auto()
+    """Whoever it is: it is an address of another machine, and was not asked."""
 
 
 def recognise(listen: AnyListen) -> Answerer:
     """Who listens there, by what is answered to one who shows no token."""
-    if isinstance(listen, Listen) and listen.port == 0:
-        return Answerer.NOBODY
+    if isinstance(listen, Listen):
+        if listen.port == 0:
+            return Answerer.NOBODY
+        if not _is_here(listen.host):
+            return Answerer.ELSEWHERE
     with contextlib.closing(_connection_to(listen, _RECOGNISE_TIMEOUT_S)) as connection:
         try:
             connection.connect()
@@ -127,6 +132,19 @@ def recognise(listen: AnyListen) -> Answerer:
             return Answerer.STRANGER
     is_ours = _is_envelope(body) and body["code"] in set(Code)
     return Answerer.ORCHD if is_ours else Answerer.STRANGER
+
+
+def _is_here(host: str) -> bool:
+    """Whether this machine could listen there, were the port free."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, 0, type=socket.SOCK_STREAM
+        ):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.bind(address)
+    except OSError:
+        return False
+    return True
 
 
 def _is_envelope(body: object) -> bool:

@@ -152,3 +152,8 @@ def test_where_nobody_listens_there_is_nobody(tmp_path: Path) -> None:
     assert recognise(Listen("127.0.0.1", free_port())) is Answerer.NOBODY
     assert recognise(UnixListen(str(tmp_path / "none"))) is Answerer.NOBODY
     assert recognise(Listen("127.0.0.1", 0)) is Answerer.NOBODY
+
+
+def test_another_machine_is_not_asked() -> None:
+    # For documentation (RFC 5737), so no machine has it; to ask there would take until a timeout.
+    assert recognise(Listen("192.0.2.1", 1)) is Answerer.ELSEWHERE

@@ -132,6 +132,42 @@ def test_a_file_in_the_place_of_a_unix_socket_is_one_clear_line(tmp_path: Path) 
     assert path.read_text() == "mine"
 
 
+def test_to_listen_for_other_machines_is_warned_of(tmp_path: Path) -> None:
+    with run_daemon(write_config(tmp_path, listen="0.0.0.0:0")) as daemon:
+        warned = daemon.hear("is reachable from other machines")
+        assert " WARNING " in warned
+        assert f"0.0.0.0:{daemon.port} is reachable" in warned
+        assert "listen on 127.0.0.1 unless that is meant" in warned
+
+
+def test_a_token_in_a_configuration_that_everybody_reads_is_warned_of(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    config.write_text('[auth]\ntoken = "a-secret-of-the-test"\n' + config.read_text())
+    config.chmod(0o644)
+    environ = environment(tmp_path)
+    del environ["ORCHD_API_TOKEN"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchd", "serve", "--config", str(config)],
+        env=environ,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            assert process.stderr is not None
+            said = ""
+            while "can be read by every account" not in said:
+                line = process.stderr.readline()
+                assert line, said
+                said += line
+        finally:
+            process.terminate()
+    warned = said.splitlines()[-1]
+    assert " WARNING " in warned and f"{config} holds the token" in warned
+    assert "(mode 0644); make it 0600 or 0640, or keep the token in a token_file" in warned
+    assert "a-secret-of-the-test" not in said
+
+
 def test_a_path_that_is_too_long_is_a_fault_of_the_configuration(tmp_path: Path) -> None:
     done = run_to_its_end(write_config(tmp_path, listen="unix:/" + "a" * 107))
     assert (done.returncode, done.stdout) == (2, "")

@@ -54,7 +54,7 @@ def find_executable(executables: Sequence[Executable]) -> Found:
 def _explain_missing(name: str) -> tuple[str, str]:
     """What is wrong with a program that cannot be run, and the mend."""
     if "/" not in name:
-        mend = "put it there, or write its path as the pool's binary"
+        mend = f"put {name} there, or write its path as the pool's binary"
         return f"no executable {name} on PATH", mend
     path = Path(name)
     if path.is_dir():

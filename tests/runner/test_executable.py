@@ -67,8 +67,8 @@ def test_what_cannot_be_run_is_as_good_as_missing(tmp_path: Path, kind: str, wor
 def test_all_that_was_looked_for_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     expected = (
-        "^no executable engine on PATH and no embedded engine; put it there, or write its path as"
-        " the pool's binary, or install it$"
+        "^no executable engine on PATH and no embedded engine; put engine there, or write its path"
+        " as the pool's binary, or install it$"
     )
     with pytest.raises(HostError, match=expected):
         find_executable([Binary("engine"), ABSENT])

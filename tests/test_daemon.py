@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -152,6 +153,8 @@ def test_a_token_in_a_configuration_that_everybody_reads_is_warned_of(tmp_path: 
         stderr=subprocess.PIPE,
         text=True,
     )
+    watch = threading.Timer(TIMEOUT_S, process.kill)
+    watch.start()
     with process:
         try:
             assert process.stderr is not None
@@ -161,6 +164,7 @@ def test_a_token_in_a_configuration_that_everybody_reads_is_warned_of(tmp_path: 
                 assert line, said
                 said += line
         finally:
+            watch.cancel()
             process.terminate()
     warned = said.splitlines()[-1]
     assert " WARNING " in warned and f"{config} holds the token" in warned

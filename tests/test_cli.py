@@ -28,7 +28,58 @@ def test_version_is_the_packages(tmp_path: Path) -> None:
     assert _run(tmp_path, "--version").stdout == f"orchd {orchd.__version__}\n"
 
 
-@pytest.mark.parametrize("words", [(), ("sreve",), ("ask", "--max-tokens", "many", "hi")])
+def test_without_a_command_all_of_them_are_told(tmp_path: Path) -> None:
+    ran = _run(tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    for told in ("serve ", "check ", "ask ", "status ", "exit codes"):
+        assert told in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"), [(("help",), "orchd [-h]"), (("help", "status"), "orchd status [-h]")]
+)
+def test_help_can_be_asked_for_by_name(tmp_path: Path, words: tuple[str], usage: str) -> None:
+    ran = _run(tmp_path, *words)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith(f"usage: {usage}")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("status",), "no token found: ORCHD_API_TOKEN is not set"),
+        (("ask", "hi"), "start the daemon once, it makes one"),
+    ],
+)
+def test_before_any_daemon_has_run_there_is_no_token(
+    tmp_path: Path, words: tuple[str], told: str
+) -> None:
+    if Path("/etc/orchd/orchd.toml").exists():
+        pytest.skip("this machine has a configuration of its own")
+    ran = _run(tmp_path, *words)
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert told in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("check",), ("ask", "hi")], ids=lambda words: words[0]
+)
+def test_closed_outputs_end_in_an_exit_code_and_no_traceback(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """As some supervisors start programs: without stdout and stderr."""
+    script = 'exec "$@" >&- 2>&-'
+    ran = subprocess.run(
+        ["sh", "-c", script, "sh", sys.executable, "-m", "orchd", *words, "--config", "/none"],
+        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        timeout=30,
+    )
+    assert ran.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "words", [("sreve",), ("help", "sreve"), ("ask", "--max-tokens", "many", "hi")]
+)
 def test_a_wrong_command_line_is_told_with_the_usage(tmp_path: Path, words: tuple[str]) -> None:
     ran = _run(tmp_path, *words)
     assert (ran.returncode, ran.stdout) == (2, "")

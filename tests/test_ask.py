@@ -176,6 +176,9 @@ def test_what_is_asked_and_what_comes_of_it(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
         assert b"does not take the token of ORCHD_API_TOKEN" in done.stderr
 
+        (replica,) = json.load(daemon.ask("GET", "/health"))["pools"][0]["replicas"]
+        assert replica["tokens_streamed"] == 2 + 2 + 1
+
         with Path("/dev/full").open("wb") as full:
             ran = subprocess.run(
                 [sys.executable, "-m", "orchd", "ask", "--config", str(config), "[tokens 1]"],

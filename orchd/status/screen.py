@@ -21,6 +21,8 @@ from orchd.status.cells import Style, indent
 from orchd.status.standing import Standing, measure_rates, read_standing
 from orchd.status.table import cut_to_height, draw
 
+_LOOK_TIMEOUT_S = 10.0
+"""It answers at once, from memory."""
 _LOOK_AGAIN_S = 1.0
 """Between the two looks that one table takes while there is work: a count alone has no speed."""
 _COLUMNS_LEAST = 20
@@ -33,7 +35,7 @@ Look = Callable[[], dict[str, Any]]
 
 def look(daemon: Daemon) -> dict[str, Any]:
     """Ask once. Raises RefusedError, HostError."""
-    with daemon.request("GET", "/health") as response:
+    with daemon.request("GET", "/health", timeout_s=_LOOK_TIMEOUT_S) as response:
         return daemon.read_json(response, http.client.OK, http.client.SERVICE_UNAVAILABLE)
 
 

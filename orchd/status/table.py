@@ -42,7 +42,7 @@ def draw(standing: Standing, rates: Rates, where: str, style: Style) -> list[str
 
 def _draw_summary(standing: Standing, rates: Rates, where: str, style: Style) -> str:
     words = f"orchd {standing.version} on {where}: {standing.status}"
-    if rates:
+    if rates and standing.can_serve:
         words += f", {sum(rates.values()):.1f} tokens/s"
     return paint_line(words, _COLORS.get(standing.status, Color.BOLD), style)
 

@@ -90,6 +90,11 @@ def test_without_a_gpu_it_is_said_why() -> None:
     assert draw(blind, {}, "a:1", Style())[0] == "orchd 0.1.0 on a:1: ok"
 
 
+def test_one_that_cannot_serve_has_no_speed() -> None:
+    down = read_standing(health(pool(replica()), status="unavailable"))
+    assert draw(down, {"chat-0": 0.0}, "a:1", Style())[0] == "orchd 0.1.0 on a:1: unavailable"
+
+
 def test_a_screen_that_is_too_low_says_how_much_more_there_is() -> None:
     assert cut_to_height(list("abcd"), 4, Style(80)) == list("abcd")
     assert cut_to_height(list("abcd"), 3, Style(80)) == ["a", "b", "~ 2 more lines"]

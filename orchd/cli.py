@@ -239,6 +239,8 @@ def _complain(error: OrchdError) -> None:
 
 
 def _say(text: str) -> None:
+    if sys.stderr is None:
+        return  # closed; print would take stdout for it
     try:
         print(f"orchd: {escape(text, kept=chr(10))}", file=sys.stderr)
     except OSError:

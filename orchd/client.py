@@ -85,7 +85,7 @@ class Daemon:
                 return body
             raise self.strange(f"HTTP {response.status}")
         again_s = response.headers.get("Retry-After", "")
-        is_full = response.status == HTTPStatus.TOO_MANY_REQUESTS and again_s.isascii()
+        is_full = response.status == HTTPStatus.TOO_MANY_REQUESTS
         when = f"; try again in {again_s} s" if is_full and again_s.isdigit() else ""
         raise RefusedError(describe_envelope(body) + when)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import orchd
+from tests.fakes.daemon import environment, write_config
 
 TOKEN = "no-daemon-has-this-token"
 
@@ -61,20 +62,30 @@ def test_before_any_daemon_has_run_there_is_no_token(
     assert told in ran.stderr
 
 
-@pytest.mark.parametrize(
-    "words", [("status",), ("check",), ("ask", "hi")], ids=lambda words: words[0]
-)
-def test_closed_outputs_end_in_an_exit_code_and_no_traceback(
-    tmp_path: Path, words: tuple[str, ...]
-) -> None:
-    """As some supervisors start programs: without stdout and stderr."""
-    script = 'exec "$@" >&- 2>&-'
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_an_output_that_is_closed_ends_in_the_same_exit_code(tmp_path: Path, closed: str) -> None:
+    """As some supervisors start programs."""
+    words = ["check", "--config", str(write_config(tmp_path, pool="vram_mib = 1"))]
     ran = subprocess.run(
-        ["sh", "-c", script, "sh", sys.executable, "-m", "orchd", *words, "--config", "/none"],
-        env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "orchd", *words],
+        env=environment(tmp_path),
+        stderr=subprocess.PIPE,
         timeout=30,
     )
-    assert ran.returncode == 2
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("words", [("status",), ("check",), ("ask", "hi")])
+def test_a_complaint_that_cannot_be_made_is_no_answer(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    ran = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-m", "orchd", *words],
+        env=environment(tmp_path, ORCHD_CONFIG="/no/configuration"),
+        stdout=subprocess.PIPE,
+        timeout=30,
+    )
+    assert (ran.returncode, ran.stdout) == (2, b"")
 
 
 @pytest.mark.parametrize(

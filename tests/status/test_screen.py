@@ -109,10 +109,12 @@ def test_which_terminal_gets_color(environ: dict[str, str], has_color: bool) -> 
     assert ("\x1b[" in terminal.getvalue()) is has_color
 
 
-def test_what_is_no_terminal_gets_none() -> None:
+def test_what_is_no_terminal_gets_none_and_whole_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
     out, script = io.StringIO(), Script(IDLE)
     show_once(script.ask, "a:1", script.screen(out, TERM="xterm"))
     assert out.getvalue().isascii() and "\x1b" not in out.getvalue()
+    assert "\nGPU 0   NVIDIA GeForce RTX 3090  6.0 of 24.0 GiB   97%\n" in out.getvalue()
 
 
 @pytest.mark.parametrize(("encoding", "bar"), [("utf-8", "█"), ("ascii", "#"), ("no-such", "#")])

@@ -121,8 +121,8 @@ def read_prompt(prompt: str | None) -> str:
 def _read_stdin() -> bytes:
     if sys.stdin is None:
         raise HostError("there is no stdin to read the prompt from; write it as an argument")
-    if sys.stdin.isatty():
-        print("Type the prompt; Ctrl-D on a line of its own ends it.", file=sys.stderr)
+    if sys.stdin.isatty() and sys.stderr is not None:
+        print("Type the prompt; Ctrl-D on a line of its own ends it.", file=sys.stderr, flush=True)
     try:
         return sys.stdin.buffer.read()
     except OSError as error:

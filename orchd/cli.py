@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "help":
         words = [*words[1:], "--help"]
     options = parser.parse_args(words)
+    fill_standard_descriptors()
     try:
         return _COMMANDS[options.command](options)
     except ConfigurationError as error:
@@ -107,20 +108,21 @@ def _serve(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from orchd import check
 
-    with _answering() as out:
-        try:
-            place = _load(options.config)
-            config, listen = place.config, place.config.server.listen
-            with contextlib.suppress(NoTokenError):
-                _warn(discover_token(config.auth, os.environ, place.file).warning)
-        except ConfigurationError as error:
-            if not options.json:
-                raise
+    try:
+        place = _load(options.config)
+        config, listen = place.config, place.config.server.listen
+        with contextlib.suppress(NoTokenError):
+            _warn(discover_token(config.auth, os.environ, place.file).warning)
+    except ConfigurationError as error:
+        if not options.json:
+            raise
+        with _answering() as out:
             check.write_faults_as_json(error, out)
-            return MISCONFIGURED
-        _warn(warn_of_exposure(listen, str(listen)))
-        forecast = check.forecast(config, ADAPTERS)
-        _warn(_warn_of_obstacle(listen))
+        return MISCONFIGURED
+    _warn(warn_of_exposure(listen, str(listen)))
+    forecast = check.forecast(config, ADAPTERS)
+    _warn(_warn_of_obstacle(listen))
+    with _answering() as out:
         (check.write_json if options.json else check.write_text)(forecast, out)
     return OK if forecast.is_good else FAILED
 
@@ -206,10 +208,8 @@ def _tell_who_listens(listen: AnyListen, who: Answerer) -> str:
 def _answering() -> Iterator[TextIO]:
     """stdout for an answer. Where that cannot be written the command ends in a clear line, or in
     none where nobody reads on."""
-    if sys.stdout is None or sys.stderr is None:
-        fill_standard_descriptors()
-        sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
-        sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    if sys.stdout is None:  # closed, and /dev/null by now
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     out = sys.stdout
     if isinstance(out, io.TextIOWrapper):
         # A terminal that shows less than UTF-8 is no reason to fail.

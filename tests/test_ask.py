@@ -215,6 +215,14 @@ def test_a_prompt_that_is_no_text_is_not_asked(tmp_path: Path) -> None:
     assert done.stderr.startswith(b"orchd: the prompt is not UTF-8 (")
 
 
+def test_who_forgot_the_prompt_is_told_what_is_waited_for(tmp_path: Path) -> None:
+    words = ["ask", "--config", str(write_config(tmp_path))]
+    with in_terminal(words, environment(tmp_path)) as asking:
+        asking.await_text("Type the prompt; Ctrl-D on a line of its own ends it.")
+        assert asking.press_ctrl_c() == 130
+        assert "Traceback" not in asking.shown
+
+
 @pytest.mark.parametrize("priority", ["interactive", "batch"])
 def test_ctrl_c_in_a_terminal_cancels_the_task(tmp_path: Path, priority: str) -> None:
     with run_daemon(write_config(tmp_path)) as daemon:

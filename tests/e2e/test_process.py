@@ -26,6 +26,7 @@ def test_health_tells_the_whole_state(daemon: Daemon) -> None:
     assert pool["queue"] == {"interactive": 0, "batch": 0}
     replica = pool["replicas"][0]
     assert replica.pop("pid") > 0
+    assert replica.pop("tokens_streamed") >= 0
     assert replica == {
         "replica_id": "demo-0",
         "device": "cpu",

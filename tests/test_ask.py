@@ -17,20 +17,13 @@ from orchd.client import RefusedError
 from orchd.errors import HostError, OrchdError
 from tests.fakes.canned import Canned, answering, reply, stream
 from tests.fakes.daemon import TIMEOUT_S, RunningDaemon, environment, run_daemon, write_config
-from tests.fakes.terminal import in_terminal
+from tests.fakes.terminal import Terminal, in_terminal
 
 ADMITTED = reply(202, '{"task_id": "x", "queue_position": 0}')
 STARTED = 'id: 0\nevent: started\ndata: {"queue_position":0}'
 HELLO = 'id: 1\nevent: token\ndata: {"t":"Hello","i":0}'
 END = 'id: 2\nevent: end\ndata: {"tokens_in":1}'
 WORDS = {"prompt": "hi"}
-
-
-class Terminal(io.StringIO):
-    """What says of itself that it is one."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 def fail(*answers: bytes, out: io.StringIO | None = None) -> tuple[OrchdError, Canned]:
@@ -176,8 +169,8 @@ def test_what_is_asked_and_what_comes_of_it(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
         assert b"does not take the token of ORCHD_API_TOKEN" in done.stderr
 
-        (replica,) = json.load(daemon.ask("GET", "/health"))["pools"][0]["replicas"]
-        assert replica["tokens_streamed"] == 2 + 2 + 1
+        (pool,) = json.load(daemon.ask("GET", "/health"))["pools"]
+        assert pool["tokens_streamed"] == {"chat-0": 2 + 2 + 1}
 
         with Path("/dev/full").open("wb") as full:
             ran = subprocess.run(

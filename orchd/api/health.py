@@ -56,6 +56,12 @@ def _describe_pool(context: Context, pool: PoolConfig) -> dict[str, Any]:
         "model": pool.model,
         "model_state": "Active",
         "queue": {p.value: n for p, n in context.service.queue_depths(pool.id).items()},
+        # Beside the replicas: each of those is a state, and a count would make it another.
+        "tokens_streamed": {
+            replica.replica_id: slots.texts
+            for replica in replicas
+            if (slots := context.service.slots(pool.id, replica.replica_id)) is not None
+        },
         "replicas": [_describe_replica(context, pool.id, replica) for replica in replicas],
         "incidents": [_describe_incident(incident) for incident in context.incidents(pool.id)],
     }
@@ -70,7 +76,6 @@ def _describe_replica(context: Context, pool_id: str, replica: ReplicaView) -> d
         "pid": replica.pid,
         "slots_busy": slots.busy if slots else 0,
         "slots_total": slots.total if slots else 0,
-        "tokens_streamed": slots.texts if slots else 0,
         "restarts": replica.restarts,
         "reason": replica.reason,
     }

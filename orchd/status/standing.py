@@ -36,7 +36,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One replica; ``tokens_streamed`` counts up from 0 since it became ready."""
+    """One replica; ``tokens_streamed`` counts up from 0 since it became ready, None before."""
 
     replica_id: str
     device: str | None
@@ -142,26 +142,28 @@ def _read_device(told: Mapping[str, object]) -> Device:
 
 def _read_pool(told: Mapping[str, object]) -> Pool:
     engine = [_text(told.get(key)) for key in ("engine", "engine_version")]
-    queue = told.get("queue")
+    queue, tokens = told.get("queue"), told.get("tokens_streamed")
     depths = queue.items() if isinstance(queue, Mapping) else ()
+    counts = tokens if isinstance(tokens, Mapping) else {}
     return Pool(
         pool_id=_text(told.get("pool_id")) or "",
         model=_text(told.get("model")) or "",
         engine=" ".join(word for word in engine if word),
         queued=tuple((_text(key) or "", _count(depth) or 0) for key, depth in depths),
-        replicas=tuple(_read_replica(item) for item in _tables(told.get("replicas"))),
+        replicas=tuple(_read_replica(item, counts) for item in _tables(told.get("replicas"))),
         notes=tuple(_list_notes(told)),
     )
 
 
-def _read_replica(told: Mapping[str, object]) -> Replica:
+def _read_replica(told: Mapping[str, object], counts: Mapping[object, object]) -> Replica:
+    replica_id = _text(told.get("replica_id")) or ""
     return Replica(
-        replica_id=_text(told.get("replica_id")) or "",
+        replica_id=replica_id,
         device=_text(told.get("device")),
         state=_text(told.get("state")) or "",
         slots_busy=_count(told.get("slots_busy")) or 0,
         slots_total=_count(told.get("slots_total")) or 0,
-        tokens_streamed=_count(told.get("tokens_streamed")),
+        tokens_streamed=_count(counts.get(replica_id)),
         restarts=_count(told.get("restarts")) or 0,
         reason=_text(told.get("reason")),
         model=_text(told.get("model")),

@@ -1,8 +1,9 @@
-"""A command in a terminal of its own."""
+"""What says of itself that it is a terminal, and a command in a real one of its own."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pty
 import select
@@ -12,6 +13,15 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 TIMEOUT_S = 30.0
+
+
+class Terminal(io.StringIO):
+    """Text that says that it goes to one."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
 
 
 class InTerminal:

@@ -32,14 +32,16 @@ def replica(replica_id: str = "chat-0", **more: object) -> dict[str, Any]:
         "pid": 4242,
         "slots_busy": 0,
         "slots_total": 4,
-        "tokens_streamed": 0,
         "restarts": 0,
         "reason": None,
     }
     return plain | more
 
 
-def pool(*replicas: dict[str, Any], **more: object) -> dict[str, Any]:
+def pool(
+    *replicas: dict[str, Any], tokens: dict[str, int] | None = None, **more: object
+) -> dict[str, Any]:
+    """``tokens`` that each replica has streamed; 0 each where none are said."""
     plain = {
         "pool_id": "chat",
         "engine": "llamacpp",
@@ -47,6 +49,7 @@ def pool(*replicas: dict[str, Any], **more: object) -> dict[str, Any]:
         "model": "/models/llama-3-8b-instruct.Q4_K_M.gguf",
         "model_state": "Active",
         "queue": {"interactive": 3, "batch": 0},
+        "tokens_streamed": {r["replica_id"]: 0 for r in replicas} if tokens is None else tokens,
         "replicas": list(replicas),
         "incidents": [],
     }

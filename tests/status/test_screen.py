@@ -16,7 +16,7 @@ from orchd.errors import HostError, OrchdError
 from orchd.status.screen import Screen, show_json, show_once, watch
 from tests.fakes.canned import answering, reply
 from tests.fakes.daemon import TIMEOUT_S, environment
-from tests.fakes.terminal import in_terminal
+from tests.fakes.terminal import Terminal, in_terminal
 from tests.status.health import health, pool, replica
 
 IDLE = health(pool(replica()))
@@ -24,16 +24,7 @@ NOBODY = HostError("no daemon answers on a:1\x1b; orchd serve starts one")
 
 
 def busy(tokens: int) -> dict[str, Any]:
-    return health(pool(replica(slots_busy=1, tokens_streamed=tokens)))
-
-
-class Terminal(io.StringIO):
-    """What says of itself that it is one, in that encoding."""
-
-    encoding = "utf-8"
-
-    def isatty(self) -> bool:
-        return True
+    return health(pool(replica(slots_busy=1), tokens={"chat-0": tokens}))
 
 
 class Script:

@@ -19,7 +19,16 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KEYS = ("status", "version", "pools", "devices", "devices_reason", "replicas", "queue", "incidents")
-POOL_KEYS = ("pool_id", "model", "engine", "engine_version", "queue", "replicas", "reload")
+POOL_KEYS = (
+    "pool_id",
+    "model",
+    "engine",
+    "engine_version",
+    "queue",
+    "replicas",
+    "reload",
+    "tokens_streamed",
+)
 
 
 def told(body: dict[str, Any]) -> Standing:
@@ -27,7 +36,7 @@ def told(body: dict[str, Any]) -> Standing:
 
 
 def test_it_is_read_as_it_is() -> None:
-    standing = told(health(pool(replica(slots_busy=1, tokens_streamed=40))))
+    standing = told(health(pool(replica(slots_busy=1), tokens={"chat-0": 40})))
     assert (standing.status, standing.version) == ("ok", "0.1.0")
     assert standing.can_serve and standing.is_busy
     (only,) = standing.pools
@@ -76,7 +85,8 @@ def test_whatever_is_answered_can_be_shown(body: dict[str, Any], columns: int | 
 
 
 def at(tokens: int | None, *, busy: int = 1) -> Standing:
-    return told(health(pool(replica(slots_busy=busy, tokens_streamed=tokens))))
+    counts = {} if tokens is None else {"chat-0": tokens}
+    return told(health(pool(replica(slots_busy=busy), tokens=counts)))
 
 
 @pytest.mark.parametrize(

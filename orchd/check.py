@@ -11,12 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TextIO
 
-from orchd.config.listen import AnyListen, Listen, UnixListen
 from orchd.config.model import Config, PoolConfig
 from orchd.engines.adapter import Adapter
 from orchd.errors import ConfigurationError, HostError
@@ -43,7 +41,6 @@ from orchd.runner.status import DeviceStatus, describe_devices
 
 _PATIENCE_S = 30.0
 """A driver that nobody uses wakes every card first, which takes seconds for each."""
-_GREETING_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +179,7 @@ def _list_reckoning(footprint: Footprint) -> tuple[str, ...]:
 def write_json(forecast: Forecast, out: TextIO) -> None:
     """For programs: exactly the keys ``devices`` and ``pools``."""
     pools = [
-        {"id": each.pool.id, "replicas": [_describe(replica) for replica in each.replicas]}
+        {"pool_id": each.pool.id, "replicas": [_describe(replica) for replica in each.replicas]}
         for each in forecast.pools
     ]
     _dump({"devices": [asdict(device) for device in forecast.devices], "pools": pools}, out)
@@ -244,20 +241,3 @@ def _show_replica(replica: ReplicaForecast, names: Mapping[str | None, str]) -> 
     yield f"  {replica.replica_id}  would go to {where}"
     assert replica.need_bytes is not None
     yield f"    needs {format_gib(replica.need_bytes)}: {'; '.join(replica.reckoning)}"
-
-
-def is_answered(listen: AnyListen) -> bool:
-    """Whether somebody listens there already: this daemon, most likely."""
-    try:
-        match listen:
-            case Listen(host, port) if port:
-                socket.create_connection((host, port), _GREETING_S).close()
-            case UnixListen(path):
-                with socket.socket(socket.AF_UNIX) as probe:
-                    probe.settimeout(_GREETING_S)
-                    probe.connect(path)
-            case _:
-                return False
-    except OSError:
-        return False
-    return True

@@ -21,6 +21,7 @@ from orchd.api import wire
 from orchd.api.context import Context, Meters
 from orchd.api.door import Door
 from orchd.api.refused_logins import RefusedLogins
+from orchd.config.listen import warn_of_exposure
 from orchd.config.model import Config
 from orchd.config.token import Token
 from orchd.descriptors import ensure_descriptors, fill_standard_descriptors
@@ -193,8 +194,8 @@ async def _until(signalled: asyncio.Event, work: Awaitable[None]) -> None:
 
 def _log_start(config: Config, token: Token, address: str) -> None:
     log.info("listening on %s", address)
-    if not config.server.listen.is_loopback:
-        log.warning("%s is reachable from other machines; the token is all that guards it", address)
+    if (warning := warn_of_exposure(config.server.listen, address)) is not None:
+        log.warning("%s", warning)
     made = "made a new token, kept in" if token.is_new else "the token is that of"
     log.info("%s %s", made, token.origin)
     if token.warning is not None:

@@ -84,3 +84,7 @@ class EngineError(OrchdError):
 
 class HostError(OrchdError):
     """The machine refused: a port taken, a file not readable, a driver that does not answer."""
+
+
+class AddressTakenError(HostError):
+    """Another program listens where the daemon was to."""

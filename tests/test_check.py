@@ -110,7 +110,7 @@ def test_all_fits_is_0_and_says_where_everything_goes(workstation: Workstation) 
         ],
         "pools": [
             {
-                "id": "chat",
+                "pool_id": "chat",
                 "replicas": [
                     {
                         "device": uuid_of(1),
@@ -200,13 +200,64 @@ def test_an_engine_or_a_model_that_is_not_there_is_told(workstation: Workstation
     assert code == 1
     assert devices_of(told) == [[None], [None], [None]]
     assert list(reasons_of(told)) == [
-        "no executable /no/llama-server",
-        "no executable /no/llama-server; model /no/model.gguf: No such file or directory",
-        f"model {workstation.folder}: Is a directory",
+        "no executable /no/llama-server; write as the pool's binary where it is",
+        "no executable /no/llama-server; write as the pool's binary where it is; model"
+        " /no/model.gguf: No such file or directory; write the path of a GGUF file that is there",
+        f"model {workstation.folder}: Is a directory; write the GGUF file in it: model.gguf",
     ]
     assert [pool["replicas"][0]["need_bytes"] is None for pool in told["pools"]] == [
         *(False, True, True)
     ]
+
+
+def test_a_model_that_is_none_is_told_with_what_one_is(workstation: Workstation) -> None:
+    workstation.set_up(card(0, 24))
+    other = workstation.folder / "model.safetensors"
+    other.write_bytes(b"{}" * 1000)
+    code, told = workstation.json(workstation.pool("a", model=str(other)))
+    (reason,) = reasons_of(told)
+    assert code == 1
+    assert reason.startswith(f"model {other} is not a GGUF file (it does not begin with GGUF)")
+    assert "llama.cpp loads models in that format only" in reason
+
+
+@pytest.mark.parametrize(
+    ("init", "mend"), [(9, "modprobe nvidia, as root"), (4, "see who may open /dev/nvidiactl")]
+)
+def test_a_driver_that_cannot_be_used_is_told_with_the_mend(
+    workstation: Workstation, init: int, mend: str
+) -> None:
+    workstation.set_up(card(0, 24), init=init)
+    code, told = workstation.json(workstation.pool("a"))
+    assert code == 1 and all(mend in reason for reason in reasons_of(told))
+    code, out, _ = workstation.run(workstation.pool("a", 'devices = ["auto", "cpu"]\nvram_mib = 1'))
+    assert code == 0
+    assert mend in out and "a-0  would go to the CPU" in out
+
+
+def test_the_cpu_beside_every_gpu_is_for_what_they_have_no_room_for(
+    workstation: Workstation,
+) -> None:
+    workstation.set_up(card(0, 8))
+    both = 'devices = ["auto", "cpu"]\n'
+    code, told = workstation.json(
+        workstation.pool("a", f"{both}vram_mib = 6000"),
+        workstation.pool("b", f"{both}vram_mib = 6000"),
+        workstation.pool("c", f'{both}vram_mib = 1\nreplicas = "per-device"'),
+    )
+    assert (code, devices_of(told)) == (0, [[uuid_of(0)], ["cpu"], [uuid_of(0), "cpu"]])
+
+
+def test_to_listen_for_other_machines_is_warned_of(workstation: Workstation) -> None:
+    workstation.set_up(card(0, 24))
+    pool = workstation.pool("a", 'devices = ["cpu"]\nvram_mib = 1')
+    # The last is for documentation (RFC 5737): no machine has it, and none is asked there.
+    for host, lines in (("0.0.0.0", 1), ("192.0.2.1", 2)):
+        code, _, complaint = workstation.run(f'[server]\nlisten = "{host}:1"\n', pool)
+        assert (code, complaint.count("\n")) == (0, lines)
+        assert f"{host}:1 is reachable from other machines" in complaint
+        assert "listen on 127.0.0.1 unless that is meant" in complaint
+    assert "192.0.2.1:1 is no address of this machine, and serve could not listen" in complaint
 
 
 FAULTY = '[server]\nlisen = "x"\n[[pools]]\nid = "a"\nengine = "llamcpp"\nctx = 0\n'
@@ -251,6 +302,14 @@ def test_a_token_that_everybody_can_read_is_told_and_one_that_is_missing_is_a_fa
     assert done.returncode == 0
     assert "can be read by every account" in done.stderr
     assert "secret-of-the-test" not in done.stdout + done.stderr
+    whole = workstation.config.read_text().replace(f'token_file = "{token}"', 'token = "in-it"')
+    workstation.config.write_text(whole)
+    workstation.config.chmod(0o604)
+    done = check()
+    assert f"{workstation.config} holds the token and can be read by every account" in done.stderr
+    assert (done.returncode, "in-it" in done.stderr) == (0, False)
+    workstation.config.chmod(0o640)
+    assert check().stderr == "", "a group is given it on purpose"
     token.unlink()
     workstation.config.write_text(workstation.pool("a", 'devices = ["cpu"]\nvram_mib = 1'))
     done = check()
@@ -274,5 +333,5 @@ def test_a_daemon_that_runs_already_is_told_of(workstation: Workstation, kind: s
         pool = workstation.pool("a", 'devices = ["cpu"]\nvram_mib = 1')
         code, _, complaint = workstation.run(server, pool)
     assert code == 0
-    assert complaint.startswith(f"orchd: {address} is taken already,")
+    assert complaint.startswith(f"orchd: {address} is taken already, and serve could not listen")
     assert workstation.run(server, pool)[2] == "", "nobody is there any more"

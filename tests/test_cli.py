@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import orchd
+from tests.fakes.daemon import environment, write_config
 
 TOKEN = "no-daemon-has-this-token"
 
@@ -28,7 +29,68 @@ def test_version_is_the_packages(tmp_path: Path) -> None:
     assert _run(tmp_path, "--version").stdout == f"orchd {orchd.__version__}\n"
 
 
-@pytest.mark.parametrize("words", [(), ("sreve",), ("ask", "--max-tokens", "many", "hi")])
+def test_without_a_command_all_of_them_are_told(tmp_path: Path) -> None:
+    ran = _run(tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    for told in ("serve ", "check ", "ask ", "status ", "exit codes"):
+        assert told in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"), [(("help",), "orchd [-h]"), (("help", "status"), "orchd status [-h]")]
+)
+def test_help_can_be_asked_for_by_name(tmp_path: Path, words: tuple[str], usage: str) -> None:
+    ran = _run(tmp_path, *words)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith(f"usage: {usage}")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("status",), "no token found: ORCHD_API_TOKEN is not set"),
+        (("ask", "hi"), "start the daemon once, it makes one"),
+    ],
+)
+def test_before_any_daemon_has_run_there_is_no_token(
+    tmp_path: Path, words: tuple[str], told: str
+) -> None:
+    if Path("/etc/orchd/orchd.toml").exists():
+        pytest.skip("this machine has a configuration of its own")
+    ran = _run(tmp_path, *words)
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert told in ran.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_an_output_that_is_closed_ends_in_the_same_exit_code(tmp_path: Path, closed: str) -> None:
+    """As some supervisors start programs."""
+    words = ["check", "--config", str(write_config(tmp_path, pool="vram_mib = 1"))]
+    ran = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "orchd", *words],
+        env=environment(tmp_path),
+        stderr=subprocess.PIPE,
+        timeout=30,
+    )
+    assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("words", [("status",), ("check",), ("ask", "hi")])
+def test_a_complaint_that_cannot_be_made_is_no_answer(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    ran = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-m", "orchd", *words],
+        env=environment(tmp_path, ORCHD_CONFIG="/no/configuration"),
+        stdout=subprocess.PIPE,
+        timeout=30,
+    )
+    assert (ran.returncode, ran.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize(
+    "words", [("sreve",), ("help", "sreve"), ("ask", "--max-tokens", "many", "hi")]
+)
 def test_a_wrong_command_line_is_told_with_the_usage(tmp_path: Path, words: tuple[str]) -> None:
     ran = _run(tmp_path, *words)
     assert (ran.returncode, ran.stdout) == (2, "")

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -89,8 +90,24 @@ def test_a_taken_port_is_one_clear_line(
     with other:
         address = f"{host}:{other.getsockname()[1]}"
         done = run_to_its_end(write_config(tmp_path, listen=address), ORCHD_LOG="info")
-    expected = f"orchd: cannot listen on {address}: another program already listens there\n"
+    expected = (
+        f"orchd: cannot listen on {address}: another program already listens there;"
+        f" ss -ltnp 'sport = :{address.rpartition(':')[2]}' shows which; end it, or write another"
+        " listen in [server]\n"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
+
+
+def test_a_second_daemon_on_the_same_port_is_told_that_there_is_one(tmp_path: Path) -> None:
+    with run_daemon(write_config(tmp_path)) as daemon:
+        other = tmp_path / "other"
+        other.mkdir()
+        config = write_config(other, listen=f"127.0.0.1:{daemon.port}")
+        done = run_to_its_end(config, ORCHD_LOG="info")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "it is an orchd (orchd status shows it)" in done.stderr
+        assert "needs a listen of its own" in done.stderr
+        assert daemon.ask("GET", "/health").status in (200, 503)
 
 
 def test_a_taken_unix_socket_is_one_clear_line(tmp_path: Path) -> None:
@@ -100,7 +117,10 @@ def test_a_taken_unix_socket_is_one_clear_line(tmp_path: Path) -> None:
         other.listen()
         done = run_to_its_end(write_config(tmp_path, listen=f"unix:{path}"), ORCHD_LOG="info")
         assert path.is_socket()
-    expected = f"orchd: cannot listen on unix:{path}: another program already listens there\n"
+    expected = (
+        f"orchd: cannot listen on unix:{path}: another program already listens there; end it, or"
+        " write another listen in [server]\n"
+    )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", expected)
 
 
@@ -111,6 +131,45 @@ def test_a_file_in_the_place_of_a_unix_socket_is_one_clear_line(tmp_path: Path) 
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert done.stderr.startswith(f"orchd: cannot listen on unix:{path}: a file stands there")
     assert path.read_text() == "mine"
+
+
+def test_to_listen_for_other_machines_is_warned_of(tmp_path: Path) -> None:
+    with run_daemon(write_config(tmp_path, listen="0.0.0.0:0")) as daemon:
+        warned = daemon.hear("is reachable from other machines")
+        assert " WARNING " in warned
+        assert f"0.0.0.0:{daemon.port} is reachable" in warned
+        assert "listen on 127.0.0.1 unless that is meant" in warned
+
+
+def test_a_token_in_a_configuration_that_everybody_reads_is_warned_of(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    config.write_text('[auth]\ntoken = "a-secret-of-the-test"\n' + config.read_text())
+    config.chmod(0o644)
+    environ = environment(tmp_path)
+    del environ["ORCHD_API_TOKEN"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchd", "serve", "--config", str(config)],
+        env=environ,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    watch = threading.Timer(TIMEOUT_S, process.kill)
+    watch.start()
+    with process:
+        try:
+            assert process.stderr is not None
+            said = ""
+            while "can be read by every account" not in said:
+                line = process.stderr.readline()
+                assert line, said
+                said += line
+        finally:
+            watch.cancel()
+            process.terminate()
+    warned = said.splitlines()[-1]
+    assert " WARNING " in warned and f"{config} holds the token" in warned
+    assert "(mode 0644); make it 0600 or 0640, or keep the token in a token_file" in warned
+    assert "a-secret-of-the-test" not in said
 
 
 def test_a_path_that_is_too_long_is_a_fault_of_the_configuration(tmp_path: Path) -> None:

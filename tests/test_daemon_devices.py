@@ -169,7 +169,10 @@ def test_without_a_driver_a_pool_waits_and_says_so_and_one_on_the_cpu_serves(
     nvml = FakeNvml(tmp_path / "machine", [card(0, 24)], settings={"init": 9})
     pools = ("", 'devices = ["cpu"]', 'replicas = "per-device"')
     config = write_pools(tmp_path, nvml, *pools, cpu_once=tmp_path / "once")
-    reason = "the NVIDIA driver is installed but not loaded"
+    reason = (
+        "the NVIDIA driver is installed but not loaded; modprobe nvidia, as root, loads it or says"
+        " why not"
+    )
     with run_daemon(config, **nvml.environment(library)) as daemon:
         told = wait_until(
             daemon,

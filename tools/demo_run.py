@@ -23,7 +23,8 @@ from pathlib import Path
 from daemon_child import DaemonChild, Interrupted
 from demo_model import ensure_demo_model, find_cache_dir, hold_lock, say
 
-from orchd.ask import Daemon, ask
+from orchd.ask import ask
+from orchd.client import Daemon
 from orchd.config.listen import Listen
 from orchd.config.model import AuthConfig
 from orchd.config.token import Token, ensure_token
@@ -208,7 +209,7 @@ def ask_question(demo: Demo, prompt: str) -> str:
     say(f"Asking: {prompt}")
     task_id = str(uuid.uuid4())
     ask(demo.client, {"task_id": task_id, "prompt": prompt, **SAMPLING}, sys.stdout)
-    print(flush=True)
+    sys.stdout.flush()
     return task_id
 
 

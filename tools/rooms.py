@@ -130,11 +130,22 @@ ROOMS: dict[str, Room] = {
     ),
     # The other composition root: it says what the daemon would do.
     "check": Room(shells=("check",), imports=("runner", "engines", "errors", "config")),
-    # A client of the daemon over HTTP, so it knows nothing of the daemon's insides.
-    "ask": Room(shells=("ask",), imports=("errors", "config")),
+    # Clients of the daemon over HTTP, so they know nothing of the daemon's insides.
+    "client": Room(shells=("client",), imports=("logs", "errors", "config")),
+    "ask": Room(shells=("ask",), imports=("client", "logs", "errors")),
+    "status": Room(
+        pure=("standing", "cells", "table"),
+        shells=("screen",),
+        imports=("logs", "errors"),
+        shells_import=("client",),
+    ),
+    "command_line": Room(shells=("command_line",), imports=("logs",)),
     "cli": Room(
         shells=("cli",),
-        imports=("daemon", "check", "ask", "engines", "logs", "errors", "config"),
+        imports=(
+            *("daemon", "check", "ask", "status", "client", "command_line", "descriptors"),
+            *("engines", "logs", "errors", "config"),
+        ),
     ),
     "__main__": Room(shells=("__main__",), imports=("cli",)),
 }

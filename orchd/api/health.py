@@ -60,6 +60,12 @@ def _describe_pool(context: Context, pool: PoolView) -> dict[str, Any]:
         "retired": list(pool.retired),
         "reload": None if pool.reload is None else _describe_reload(pool.reload),
         "queue": {p.value: n for p, n in context.service.queue_depths(pool_id).items()},
+        # Beside the replicas: each of those is a state, and a count would make it another.
+        "tokens_streamed": {
+            replica.replica_id: slots.texts
+            for replica in pool.replicas
+            if (slots := context.service.slots(pool_id, replica.replica_id)) is not None
+        },
         "replicas": [_describe_replica(context, pool_id, replica) for replica in pool.replicas],
         "incidents": [_describe_incident(incident) for incident in pool.incidents],
     }

@@ -59,6 +59,16 @@ class UnixListen:
 AnyListen = Listen | UnixListen
 
 
+def warn_of_exposure(listen: AnyListen, address: str) -> str | None:
+    """A sentence where others than this machine can reach it; ``address`` is how it is named."""
+    if listen.is_loopback:
+        return None
+    return (
+        f"{address} is reachable from other machines: the token is all that guards it, and goes"
+        " over the network unencrypted; listen on 127.0.0.1 unless that is meant"
+    )
+
+
 def parse_listen(text: str) -> AnyListen | Unfit:
     """Read ``unix:/path`` or ``host:port``; IPv6 needs its brackets (RFC 3986, section 3.2.2)."""
     if text.startswith(_UNIX):

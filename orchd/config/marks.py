@@ -165,16 +165,18 @@ class Unique(Check):
 
 @dataclass(frozen=True, slots=True)
 class Alone(Check):
-    """An item that excludes every other item of its array."""
+    """An item that excludes every other item of its array, but for those ``beside`` it."""
 
     item: str
+    beside: tuple[str, ...] = ()
 
     def problems(self, reading: Reading) -> Iterator[tuple[str, str]]:
         """Refuse the array that holds it beside something else."""
         assert isinstance(reading.value, Sequence)
-        others = [item for item in reading.value if item != self.item]
+        others = [item for item in reading.value if item not in (self.item, *self.beside)]
         if self.item in reading.value and others:
-            yield "", f'must hold "{self.item}" alone or not at all'
+            allowed = "".join(f' or with "{item}"' for item in self.beside)
+            yield "", f'must hold "{self.item}" alone{allowed}, or not at all'
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,8 +182,8 @@ class PoolConfig:
         tuple[Device, ...],
         Length(1, 64),
         Unique(),
-        Alone("auto"),
-        Doc('"auto" (every NVIDIA GPU), or UUIDs, indexes, product names and "cpu".'),
+        Alone("auto", beside=("cpu",)),
+        Doc('"auto" (every NVIDIA GPU), or UUIDs, indexes, product names; "cpu" beside either.'),
     ] = ("auto",)
     vram_mib: Annotated[
         Annotated[int, Bounds(1, 1_048_576)] | None,

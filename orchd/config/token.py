@@ -9,7 +9,7 @@ message and no repr holds a token.
 The state file belongs to the daemon and is kept at mode 0600: where others could read it,
 ``ensure_token`` mends the mode and says so in ``Token.warning``, for the token may be known. A
 file that the user named may be shared on purpose; it is used as it is, with a warning when every
-account can read it.
+account can read it, and so is a configuration with a token in it.
 """
 
 from __future__ import annotations
@@ -42,13 +42,16 @@ class Token:
     """A sentence for the log when the token's file is open to others."""
 
 
-def discover_token(auth: AuthConfig, environ: Mapping[str, str]) -> Token:
-    """Return the token by the rule above, without writing anything.
+def discover_token(
+    auth: AuthConfig, environ: Mapping[str, str], config_file: Path | None = None
+) -> Token:
+    """Return the token by the rule above, without writing anything; ``config_file`` is where
+    ``auth`` was read.
 
     Raises ConfigurationError when a source is unusable, NoTokenError when none holds a token,
     HostError when the state file cannot be read.
     """
-    token = _find_given(auth, environ) or _read_state(_state_file(environ))
+    token = _find_given(auth, environ, config_file) or _read_state(_state_file(environ))
     if token is not None:
         return token
     problem = (
@@ -58,13 +61,15 @@ def discover_token(auth: AuthConfig, environ: Mapping[str, str]) -> Token:
     raise NoTokenError([Fault("", problem)], "token")
 
 
-def ensure_token(auth: AuthConfig, environ: Mapping[str, str]) -> Token:
+def ensure_token(
+    auth: AuthConfig, environ: Mapping[str, str], config_file: Path | None = None
+) -> Token:
     """Return the token by the rule above, making one in the state file where there is none.
 
     Daemons that start at once end up with the same token. Raises as ``discover_token`` does, and
     HostError when the state folder cannot be written.
     """
-    if given := _find_given(auth, environ):
+    if given := _find_given(auth, environ, config_file):
         return given
     path = _state_file(environ)
     try:
@@ -79,11 +84,14 @@ def ensure_token(auth: AuthConfig, environ: Mapping[str, str]) -> Token:
     return Token(made.value, made.origin, is_new=is_ours)
 
 
-def _find_given(auth: AuthConfig, environ: Mapping[str, str]) -> Token | None:
+def _find_given(
+    auth: AuthConfig, environ: Mapping[str, str], config_file: Path | None
+) -> Token | None:
     if (value := environ.get("ORCHD_API_TOKEN")) is not None:
         return _make(value, "ORCHD_API_TOKEN", "unset it or give it a token")
     if auth.token is not None:
-        return _make(auth.token, "auth.token", "mend or remove the key")
+        warning = None if config_file is None else _judge_config(config_file)
+        return _make(auth.token, "auth.token", "mend or remove the key", warning)
     if auth.token_file is not None:
         path = Path(auth.token_file)
         token = _read_given(path)
@@ -105,6 +113,16 @@ def _read_given(path: Path) -> Token | None:
     # The group is let pass: giving a token to a group is a deliberate act, 0644 is an umask.
     warning = f"{path} can be read by every account (mode {mode:04o}); make it 0600 or 0640"
     return _make(content, str(path), "mend the file", warning if mode & 0o007 else None)
+
+
+def _judge_config(path: Path) -> str | None:
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return None  # it could be read a moment ago
+    mend = "make it 0600 or 0640, or keep the token in a token_file"
+    whole = f"{path} holds the token and can be read by every account (mode {mode:04o}); {mend}"
+    return whole if mode & 0o007 else None
 
 
 def _state_file(environ: Mapping[str, str]) -> Path:

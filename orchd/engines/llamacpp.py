@@ -36,7 +36,7 @@ from orchd.engines.llamacpp_memory import BATCH_TOKENS, CACHE_RAM_MIB, read_dema
 from orchd.errors import EngineError, Fault
 
 _EMBEDDED = PythonModule(
-    "embedded_llamacpp.py", "xllamacpp", "pip install 'orchd[llamacpp]' brings one"
+    "embedded_llamacpp.py", "xllamacpp", "install the extra: pip install '.[llamacpp]'"
 )
 _ALL_LAYERS = "999"
 """More layers than any model has: the whole model goes to the device, as reserved."""

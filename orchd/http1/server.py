@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import assert_never
 
 from orchd.config.listen import AnyListen, Listen, UnixListen
-from orchd.errors import HostError
+from orchd.errors import AddressTakenError, HostError
 from orchd.http1 import intake
 from orchd.http1.connection import Connection
 from orchd.http1.limits import Limits
@@ -86,9 +86,10 @@ class HttpServer:
                 case _:
                     assert_never(listen)
         except OSError as error:
-            raise HostError(f"cannot listen on {listen}: {_explain(error, listen)}") from error
+            kind = AddressTakenError if error.errno == errno.EADDRINUSE else HostError
+            raise kind(f"cannot listen on {listen}: {_explain(error, listen)}") from error
         except HostError as error:
-            raise HostError(f"cannot listen on {listen}: {error}") from error
+            raise type(error)(f"cannot listen on {listen}: {error}") from error
 
     async def _start_tcp(self, listen: Listen) -> Listen:
         loop = asyncio.get_running_loop()
@@ -140,10 +141,10 @@ def _explain(error: OSError, listen: AnyListen) -> str:
         case errno.EADDRINUSE, _:
             return "another program already listens there"
         case errno.EACCES, Listen():
-            return "permission denied (ports below 1024 need privileges)"
+            return "permission denied; ports below 1024 need privileges, so write a higher one"
         case errno.EADDRNOTAVAIL, _:
-            return "this machine has no such address"
+            return "this machine has no such address; ip address lists those it has"
         case errno.ENOENT | errno.ENOTDIR, UnixListen(path):
-            return f"there is no folder {Path(path).parent}"
+            return f"there is no folder {Path(path).parent}; make it, or listen elsewhere"
         case _:
             return (error.strerror or str(error)).lower()

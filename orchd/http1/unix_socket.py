@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchd.errors import HostError
+from orchd.errors import AddressTakenError, HostError
 
 _OWNER_ONLY = 0o600
 
@@ -87,7 +87,7 @@ def _remove_stale(path: Path) -> None:
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EPROTOTYPE):
                 raise
-    raise HostError("another program already listens there")
+    raise AddressTakenError("another program already listens there")
 
 
 def _identify(path: Path) -> tuple[int, int]:

@@ -107,14 +107,21 @@ def write_json(event: Event, stamp: str) -> bytes:
 
 
 def _write_lines(event: Event, prefix: str, head: str) -> bytes:
-    lines = [f"{head}{event.logger}: {_escape(event.message)}"]
-    lines += [_TRACE_MARK + _escape(line) for line in event.trace.split("\n") if line]
+    lines = [f"{head}{event.logger}: {escape(event.message)}"]
+    lines += [_TRACE_MARK + escape(line) for line in event.trace.split("\n") if line]
     text = "".join(f"{prefix}{line}\n" for line in lines)
     return text.encode("utf-8", "backslashreplace")
 
 
-def _escape(text: str) -> str:
-    return _UNSAFE.sub(lambda found: _SHORT.get(found[0]) or _spell(found[0]), text)
+def escape(text: str, kept: str = "") -> str:
+    """Text that cannot steer what shows it: but for those ``kept``, no control character is left,
+    nor one that turns the direction."""
+
+    def spell(found: re.Match[str]) -> str:
+        character = found[0]
+        return character if character in kept else _SHORT.get(character) or _spell(character)
+
+    return _UNSAFE.sub(spell, text)
 
 
 def _spell(character: str) -> str:

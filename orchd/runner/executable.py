@@ -27,23 +27,41 @@ class Found:
 
 
 def find_executable(executables: Sequence[Executable]) -> Found:
-    """The best one there is. Raises HostError that names all that were looked for."""
+    """The best one there is. Raises HostError that names all that were looked for, and each way to
+    have one."""
     missing: list[str] = []
+    mends: list[str] = []
     for executable in executables:
         match executable:
             case Binary(name):
                 if (path := shutil.which(name)) is not None:
                     return Found((path,), None)
-                missing.append(f"no executable {name}" + (" on PATH" if "/" not in name else ""))
+                what, mend = _explain_missing(name)
+                missing.append(what)
+                mends.append(mend)
             case PythonModule(script, requires, hint):
                 if importlib.util.find_spec(requires) is not None:
                     version = f"{requires} {importlib.metadata.version(requires)}"
                     # -P: the launcher's folder must not shadow packages that it imports.
                     return Found((sys.executable, "-P", str(_LAUNCHERS / script)), version)
-                missing.append(f"no embedded engine ({hint})")
+                missing.append("no embedded engine")
+                mends.append(hint)
             case _:
                 assert_never(executable)
-    raise HostError(" and ".join(missing))
+    raise HostError(f"{' and '.join(missing)}; {', or '.join(mends)}")
+
+
+def _explain_missing(name: str) -> tuple[str, str]:
+    """What is wrong with a program that cannot be run, and the mend."""
+    if "/" not in name:
+        mend = f"put {name} there, or write its path as the pool's binary"
+        return f"no executable {name} on PATH", mend
+    path = Path(name)
+    if path.is_dir():
+        return f"no executable {name}: it is a folder", "name the program in it"
+    if path.exists():
+        return f"no executable {name}: it may not be executed", f"chmod +x {name}"
+    return f"no executable {name}", "write as the pool's binary where it is"
 
 
 def identify_engine(executables: Sequence[Executable]) -> str:

@@ -91,13 +91,12 @@ def open_file(model: str, path: str) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise HostError(f"model {model}: {part}{reason}") from error
+        raise HostError(f"model {model}: {part}{_explain(error)}") from error
     kind = os.fstat(descriptor).st_mode
     if stat.S_ISREG(kind):
         return descriptor
     os.close(descriptor)
-    raise HostError(f"model {path}: {'Is a directory' if stat.S_ISDIR(kind) else 'is no file'}")
+    raise HostError(f"model {path}: {_name_in(path) if stat.S_ISDIR(kind) else 'is no file'}")
 
 
 def _is_unchanged(stamps: dict[str, Stamp]) -> bool:
@@ -151,3 +150,26 @@ def _read_head(model: str, path: str, stamps: dict[str, Stamp]) -> Head:
         raise HostError(f"model {path} {error}") from error
     finally:
         os.close(descriptor)
+
+
+def _explain(error: OSError | ValueError) -> str:
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            return f"{error.strerror}; write the path of a GGUF file that is there"
+        case PermissionError():
+            mend = "have its owner allow that (chmod), or run orchd as one who may"
+            return f"{error.strerror}: user {os.geteuid()} may not read it; {mend}"
+        case OSError():
+            return str(error.strerror)
+        case _:
+            return str(error)
+
+
+def _name_in(folder: str) -> str:
+    """What to write instead of a folder, as models come in ones."""
+    there = (entry.name for entry in Path(folder).iterdir())
+    # One that is no text could not be told on.
+    names = sorted(name for name in there if name.endswith(".gguf") and name.isprintable())
+    mend = f"write the GGUF file in it: {names[0]}" if names else "write the path of a GGUF file"
+    more = f", or one of {len(names) - 1} more" if len(names) > 1 else ""
+    return f"Is a directory; {mend}{more}"

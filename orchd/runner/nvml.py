@@ -32,8 +32,14 @@ _SENTENCES = {
         "no NVIDIA driver is installed (libnvidia-ml.so.1); a pool may run without a GPU only where"
         ' it says devices = ["cpu"]'
     ),
-    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "the NVIDIA driver is installed but not loaded",
-    pynvml.NVML_ERROR_NO_PERMISSION: "the NVIDIA driver may not be used by this user",
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: (
+        "the NVIDIA driver is installed but not loaded; modprobe nvidia, as root, loads it or"
+        " says why not"
+    ),
+    pynvml.NVML_ERROR_NO_PERMISSION: (
+        "the NVIDIA driver may not be used by this user; see who may open /dev/nvidiactl (ls -l),"
+        " and in a unit its DeviceAllow"
+    ),
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
         "the NVIDIA driver and its library differ in version, as after an upgrade; start orchd"
         " again, and if that does not help, the machine"
@@ -41,7 +47,10 @@ _SENTENCES = {
 }
 _GPU_SENTENCES = {
     pynvml.NVML_ERROR_GPU_IS_LOST: "has fallen off the bus",
-    pynvml.NVML_ERROR_NO_PERMISSION: "may not be used by this user",
+    pynvml.NVML_ERROR_NO_PERMISSION: (
+        "may not be used by this user; see who may open /dev/nvidia* (ls -l), and in a unit its"
+        " DeviceAllow"
+    ),
     pynvml.NVML_ERROR_NOT_SUPPORTED: "does not tell its memory, so nothing can be placed by it",
     pynvml.NVML_ERROR_RESET_REQUIRED: "has to be reset",
 }

@@ -119,6 +119,7 @@ class Core:
         """The engine has written a piece of the answer."""
         if (entry := self._running.get(grant)) is not None:
             self._accounts.note_text(entry.task)
+            grant.slots.texts += 1
             entry.log_text(text)
 
     def end(self, grant: Grant, outcome: Outcome, service_s: float) -> None:

@@ -46,6 +46,8 @@ class Slots:
     breaks: int = 0
     """Tasks that it broke one after another, none ended well between them."""
     last_break: str = ""
+    texts: int = 0
+    """Token events of all tasks so far."""
     is_retired: bool = False
     """It finishes the tasks that it has, and is granted no more."""
 

@@ -72,6 +72,7 @@ def test_what_it_shows(replica: FakeReplica, status: int, word: str) -> None:
     (shown,) = pool["replicas"]
     assert shown["reason"] == replica.reason
     assert (shown["slots_busy"], shown["slots_total"]) == (0, 0)
+    assert pool["tokens_streamed"] == {}, "it takes no tasks"
 
 
 def test_while_a_pool_is_held_it_is_degraded_whatever_its_replicas_do() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchd.config.listen import Listen, UnixListen, parse_listen
+from orchd.config.listen import Listen, UnixListen, parse_listen, warn_of_exposure
 from orchd.config.marks import Unfit
 
 
@@ -30,6 +30,7 @@ def test_address_is_split_and_its_reach_known(
     assert listen == Listen(host, port)
     assert str(listen) == text
     assert listen.is_loopback is is_loopback
+    assert (warn_of_exposure(listen, text) is None) is is_loopback
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,33 @@ class TestOpenFiles:
         assert mode_of(path) == mode
 
 
+class TestAConfigurationThatOthersCanRead:
+    @pytest.mark.parametrize(
+        ("mode", "is_warned"),
+        [(0o600, False), (0o640, False), (0o644, True), (0o602, True)],
+        ids=str,
+    )
+    def test_it_is_warned_of_where_the_token_is_in_it(
+        self, environ: dict[str, str], tmp_path: Path, mode: int, is_warned: bool
+    ) -> None:
+        path = write(tmp_path / "orchd.toml", "", mode)
+        for find in (discover_token, ensure_token):
+            warning = find(AuthConfig(token="abc"), environ, path).warning
+            assert (warning is not None) is is_warned
+            assert warning is None or warning.startswith(f"{path} holds the token and can be read")
+            assert "abc" not in (warning or "")
+
+    def test_it_is_not_where_the_token_is_elsewhere(
+        self, environ: dict[str, str], tmp_path: Path
+    ) -> None:
+        path = write(tmp_path / "orchd.toml", "", 0o644)
+        file = write(tmp_path / "file", "abc")
+        assert discover_token(AuthConfig(token_file=str(file)), environ, path).warning is None
+        assert ensure_token(NO_AUTH, environ, path).warning is None
+        gone = tmp_path / "gone"
+        assert discover_token(AuthConfig(token="abc"), environ, gone).warning is None
+
+
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"], ids=repr)
 def test_line_ends_after_a_token_are_no_part_of_it(
     environ: dict[str, str], state: Path, end: str

@@ -343,8 +343,8 @@ def test_fault_outside_a_pool(toml: str, expected: str) -> None:
             id="device-twice-by-uuid",
         ),
         pytest.param(
-            'devices = ["cpu", "auto"]',
-            'devices: must hold "auto" alone or not at all',
+            'devices = ["auto", "cpu", 1]',
+            'devices: must hold "auto" alone or with "cpu", or not at all',
             id="auto-with-others",
         ),
         pytest.param("args = [1]", "args[0]: must be a string, found the integer 1", id="args"),

@@ -165,7 +165,9 @@ def test_what_is_no_socket_is_left_alone(drive: Drive[Any], path: Path, kind: st
 
 def test_a_folder_that_is_not_there(drive: Drive[Any], path: Path) -> None:
     missing = path.parent / "missing" / "orchd.sock"
-    assert drive(refusal(missing)) == f"there is no folder {missing.parent}"
+    assert drive(refusal(missing)) == (
+        f"there is no folder {missing.parent}; make it, or listen elsewhere"
+    )
 
 
 def test_two_that_come_at_once_do_not_take_it_from_each_other(

@@ -46,20 +46,30 @@ def test_the_next_best_is_taken_where_the_first_is_not_there(
     assert found.version == f"h11 {importlib.metadata.version('h11')}"
 
 
-@pytest.mark.parametrize("kind", ["missing", "not executable", "folder"])
-def test_what_cannot_be_run_is_as_good_as_missing(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing", "; write as the pool's binary where it is"),
+        ("not executable", ": it may not be executed; chmod [+]x {}"),
+        ("folder", ": it is a folder; name the program in it"),
+    ],
+)
+def test_what_cannot_be_run_is_as_good_as_missing(tmp_path: Path, kind: str, words: str) -> None:
     program = tmp_path / "engine"
     if kind == "not executable":
         put_program(tmp_path, "engine", mode=0o644)
     if kind == "folder":
         program.mkdir()
-    with pytest.raises(HostError, match=f"no executable {program}$"):
+    with pytest.raises(HostError, match=f"^no executable {program}{words.format(program)}$"):
         find_executable([Binary(str(program))])
 
 
 def test_all_that_was_looked_for_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    expected = r"^no executable engine on PATH and no embedded engine \(install it\)$"
+    expected = (
+        "^no executable engine on PATH and no embedded engine; put engine there, or write its path"
+        " as the pool's binary, or install it$"
+    )
     with pytest.raises(HostError, match=expected):
         find_executable([Binary("engine"), ABSENT])
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -158,7 +161,7 @@ def test_a_draft_model_is_a_model(tmp_path: Path) -> None:
 
 def test_what_is_missing_beside_the_model_is_named(tmp_path: Path) -> None:
     absent = tmp_path / "p.gguf"
-    with pytest.raises(HostError, match=f"^model {absent}: No such file or directory$"):
+    with pytest.raises(HostError, match=f"^model {absent}: No such file or directory; write"):
         read(write_model(tmp_path), Companion("projector", str(absent), has_cache=False))
 
 
@@ -196,15 +199,51 @@ def test_a_device_is_no_model() -> None:
 
 
 def test_a_name_that_no_file_can_have_is_told() -> None:
-    with pytest.raises(HostError, match="embedded null byte"):
+    with pytest.raises(HostError, match="embedded null"):
         measure_file("/m\0.gguf")
 
 
 def test_what_only_has_to_be_there_may_hold_anything(tmp_path: Path) -> None:
     (tmp_path / "m").write_bytes(b"anything")
     assert measure_file(str(tmp_path / "m")) == 8
-    with pytest.raises(HostError, match=f"^model {tmp_path}: Is a directory$"):
+
+
+@pytest.mark.parametrize(
+    ("names", "mend"),
+    [
+        ((), "write the path of a GGUF file"),
+        (("a.gguf", "README.md"), "write the GGUF file in it: a.gguf"),
+        (("b.gguf", "a.gguf"), "write the GGUF file in it: a.gguf, or one of 1 more"),
+    ],
+)
+def test_of_a_folder_the_models_in_it_are_named(
+    tmp_path: Path, names: tuple[str, ...], mend: str
+) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    with pytest.raises(HostError, match=f"^model {tmp_path}: Is a directory; {mend}$"):
         measure_file(str(tmp_path))
+
+
+@contextlib.contextmanager
+def give_up_privileges() -> Iterator[None]:
+    """Root may read everything; so it is nobody for as long as this lasts."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+def test_a_model_that_may_not_be_read_names_who_may_not(tmp_path: Path) -> None:
+    model = write_model(tmp_path)
+    model.chmod(0)
+    with give_up_privileges(), pytest.raises(HostError, match="Permission denied") as caught:
+        measure_file(str(model))
+    assert re.search(r"user \d+ may not read it; have its owner allow that", str(caught.value))
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:

@@ -191,7 +191,13 @@ def test_a_card_that_could_be_divided_is_used_and_one_that_is_is_not(
     ("code", "reason", "is_lost"),
     [
         pytest.param(15, "has fallen off the bus", True, id="NVML_ERROR_GPU_IS_LOST"),
-        pytest.param(4, "may not be used by this user", False, id="NVML_ERROR_NO_PERMISSION"),
+        pytest.param(
+            4,
+            "may not be used by this user; see who may open /dev/nvidia* (ls -l), and in a unit its"
+            " DeviceAllow",
+            False,
+            id="NVML_ERROR_NO_PERMISSION",
+        ),
         pytest.param(
             *(3, "does not tell its memory, so nothing can be placed by it", False),
             id="NVML_ERROR_NOT_SUPPORTED",
@@ -279,10 +285,16 @@ def test_a_card_that_the_driver_has_found_since_is_looked_for(bench: Bench) -> N
     ("code", "sentence"),
     [
         pytest.param(
-            9, "the NVIDIA driver is installed but not loaded", id="NVML_ERROR_DRIVER_NOT_LOADED"
+            9,
+            "the NVIDIA driver is installed but not loaded; modprobe nvidia, as root, loads it or"
+            " says why not",
+            id="NVML_ERROR_DRIVER_NOT_LOADED",
         ),
         pytest.param(
-            4, "the NVIDIA driver may not be used by this user", id="NVML_ERROR_NO_PERMISSION"
+            4,
+            "the NVIDIA driver may not be used by this user; see who may open /dev/nvidiactl"
+            " (ls -l), and in a unit its DeviceAllow",
+            id="NVML_ERROR_NO_PERMISSION",
         ),
         pytest.param(
             18,

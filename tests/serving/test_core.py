@@ -42,6 +42,29 @@ class Stage:
         self.core.release(grant)
 
 
+def test_a_replicas_token_events_are_counted_while_its_tasks_run() -> None:
+    stage = Stage()
+    stage.core.open_slots("r0", 1)
+    slots = stage.core.slots("r0")
+    assert slots is not None
+    for task in range(2):
+        entry = stage.submit()
+        (grant,) = stage.core.take_todo().run
+        stage.core.start(grant)
+        for n in range(3):
+            stage.core.write(grant, "word ")
+            assert slots.texts == 3 * task + n + 1
+        assert isinstance(entry, Entry)
+        stage.core.cancel(entry, "enough")
+        stage.core.write(grant, "what nobody gets")
+        stage.core.release(grant)
+    assert slots.texts == 6
+    stage.core.close_slots("r0")
+    stage.core.open_slots("r0", 1)
+    again = stage.core.slots("r0")
+    assert again is not None and again.texts == 0
+
+
 def test_a_place_is_free_after_a_task_of_the_length_of_late() -> None:
     stage = Stage()
     stage.core.open_slots("r0", 1)

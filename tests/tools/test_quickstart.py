@@ -150,7 +150,7 @@ def test_a_daemon_that_ends_early_is_shown_by_its_last_words(quickstart: Quickst
 
 def test_a_daemon_that_dies_in_the_answer_is_shown_too(quickstart: Quickstart) -> None:
     code, out, err = quickstart.run("--once", "x", STAND_IN="dies in the answer")
-    assert (code, out) == (1, " Paris,")
+    assert (code, out) == (1, " Paris,\n")
     assert "  | the last words\n" in err
     assert are_gone(quickstart.pids())
 

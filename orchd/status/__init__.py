@@ -1,0 +1,1 @@
+"""``orchd status``: how a daemon stands by its own /health, as a table for people."""

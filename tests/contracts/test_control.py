@@ -163,7 +163,7 @@ def test_the_examples_of_a_reload_are_valid() -> None:
         for example in examples:
             shown += 1
             (RELOADED if status == "200" else ENVELOPE).validate(example)
-    assert shown == 6
+    assert shown == 5
 
 
 def test_its_example_is_valid() -> None:

@@ -164,7 +164,8 @@ class Reload:
         failure = await self._old.settle()
         if failure is None:
             return f"{old} is back"
-        return f"{old} is not back yet and is tried again: {failure.reason}"
+        how = "is back but for what" if failure.is_partial else "is not back yet and"
+        return f"{old} {how} is tried again: {failure.reason}"
 
     async def _dismiss(self) -> None:
         """Take down the new generation, if there is one."""

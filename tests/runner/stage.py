@@ -101,7 +101,8 @@ class Stage:
         self.retired: dict[str, asyncio.Future[None]] = {}
         self.is_busy = False
         """Whoever is retired has tasks to finish first."""
-        self._is_held = False
+        self._held: set[str] = set()
+        """Pools."""
         self.tasks: tuple[str, ...] = ()
         """What its replicas have at their end."""
         config = Config(pools=(pool, *others))
@@ -137,11 +138,11 @@ class Stage:
         return self.tasks
 
     def hold(self, pool_id: str) -> None:
-        assert not self._is_held, "held twice"
-        self._is_held = True
+        assert pool_id not in self._held, "held twice"
+        self._held.add(pool_id)
 
     def resume(self, pool_id: str) -> None:
-        self._is_held = False
+        self._held.discard(pool_id)
 
     def finish_tasks(self) -> None:
         """Whoever was retired has no task any more."""
@@ -154,7 +155,7 @@ class Stage:
 
     def is_held(self) -> bool:
         """True while it admits without replicas."""
-        return self._is_held
+        return self.pool.id in self._held
 
     @property
     def serving(self) -> list[str]:

@@ -20,7 +20,7 @@ from tests.conftest import Drive
 from tests.fakes.engines import install_engine, write_model
 from tests.fakes.nvml import FakeNvml, card, uuid_of
 from tests.runner.pools import make_pool
-from tests.runner.stage import QUICK, Stage, staged, until
+from tests.runner.stage import PATIENT, QUICK, Stage, staged, until
 
 
 @pytest.fixture
@@ -231,6 +231,23 @@ def test_a_pool_that_serves_nothing_is_mended_by_a_reload(
     drive(scenario())
 
 
+def test_an_old_one_in_backoff_gives_way(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
+) -> None:
+    async def scenario() -> None:
+        async with staged(
+            tmp_path, PATIENT, pool=gpu_pool(nvml, hold), read_gpus=nvml.read
+        ) as stage:
+            await stage.reach(State.READY)
+            stage.kill_engine()
+            await stage.reach(State.BACKOFF)
+            assert succeeded(await stage.supervisor.reload("chat", None)).strategy is (
+                Strategy.SIDE_BY_SIDE
+            )
+
+    drive(scenario())
+
+
 # -- in place ----------------------------------------------------------------------------------
 
 
@@ -325,6 +342,79 @@ def test_the_room_that_it_makes_is_kept_for_the_old_one_too(
             hold.end()
             assert f"the old model {pool.model} is back" in failed(await answer)
             await lacks(stage, "greedy", "reserved by chat-0")
+
+    drive(scenario())
+
+
+def test_an_old_one_that_loads_still_gives_way_in_place(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
+) -> None:
+    async def scenario() -> None:
+        hold.begin()
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
+            (old,) = await until_loading(stage)
+            answer = stage.supervisor.reload("chat", None)
+            await until(lambda: bool(pids(stage)) and old not in pids(stage))
+            hold.end()
+            assert succeeded(await answer).strategy is Strategy.IN_PLACE
+            assert stage.opened == 1
+
+    drive(scenario())
+
+
+def test_memory_that_is_still_coming_back_is_waited_for(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    """That of the model before the last, when one reload follows another at once."""
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 12)])
+    pool = gpu_pool(nvml, hold, lag_ms=400)
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            for _ in range(2):
+                outcome = succeeded(await stage.supervisor.reload("chat", None))
+                assert outcome.strategy is Strategy.SIDE_BY_SIDE
+
+    drive(scenario())
+
+
+def test_what_a_new_one_that_gave_way_had_is_room_again(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    """One of two has loaded when the room of the other is gone: both go in place of the old."""
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 20)])
+    pool = gpu_pool(nvml, hold, lag_ms=400, replicas=2)
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
+            await until(lambda: len(stage.open) == 2)
+            hold.begin()
+            answer = stage.supervisor.reload("chat", None)
+            await until_loading(stage)
+            nvml.change(0, used_mib=6500)
+            hold.end()
+            outcome = succeeded(await answer)
+            assert outcome.strategy is Strategy.IN_PLACE
+            assert len(stage.serving) == 2
+
+    drive(scenario())
+
+
+def test_in_place_on_two_pools_of_one_card_at_once(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 12)])
+    pool = gpu_pool(nvml, hold, lag_ms=200)
+    beside = replace(pool, id="beside")
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, others=(beside,), read_gpus=nvml.read) as stage:
+            await until(lambda: len(stage.open) == 2)
+            both = [stage.supervisor.reload(name, None) for name in ("chat", "beside")]
+            for answer in both:
+                assert succeeded(await answer).strategy is Strategy.IN_PLACE
+            assert sorted(stage.open) == ["beside-1", "chat-1"]
 
     drive(scenario())
 
@@ -477,6 +567,27 @@ def test_an_old_one_that_cannot_come_back_is_tried_again(
     drive(scenario())
 
 
+def test_a_pool_that_comes_back_in_part_says_so(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 8), card(1, 8)])
+    pool = gpu_pool(nvml, hold, replicas=2)
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
+            await until(lambda: len(stage.open) == 2)
+            hold.begin()
+            answer = stage.supervisor.reload("chat", None)
+            await until_loading(stage, 2)
+            nvml.change(1, handle_code=15)
+            hold.end()
+            message = failed(await answer)
+            assert "is back but for what is tried again: replica chat-" in message
+            assert len(stage.serving) == 1
+
+    drive(scenario())
+
+
 def test_a_stop_in_the_middle_is_the_answer(
     drive: Drive[None], tmp_path: Path, other: str, hold: Hold
 ) -> None:
@@ -600,6 +711,44 @@ def test_a_card_that_is_lost_under_the_new_one_brings_the_old_one_through(
             nvml.change(place, handle_code=15)
             assert f"its device {lost} has fallen off the bus" in failed(await answer)
             assert stage.only.state is State.READY and stage.opened == 1
+
+    drive(scenario())
+
+
+def test_a_card_that_is_out_of_service_anyway_stops_no_reload(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 12), card(1, 12)])
+    pool = gpu_pool(nvml, hold, replicas="per-device")
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
+            await until(lambda: len(stage.open) == 2)
+            nvml.change(1, handle_code=15)
+            await until(lambda: len(stage.open) == 1)
+            succeeded(await stage.supervisor.reload("chat", None))
+            assert len(stage.serving) == 1
+            await until(lambda: len(stage.statuses()) == 2)
+            assert len(stage.serving) == 1
+            nvml.change(1, handle_code=0)
+            await until(lambda: len(stage.serving) == 2)
+
+    drive(scenario())
+
+
+def test_a_serving_card_that_cannot_be_read_now_loses_no_replica_by_a_reload(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 12), card(1, 12)])
+    pool = gpu_pool(nvml, hold, replicas="per-device")
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
+            await until(lambda: len(stage.open) == 2)
+            nvml.change(1, memory_code=999)
+            message = failed(await stage.supervisor.reload("chat", None))
+            assert "GPU 1 (NVIDIA Card) errs" in message and "was not touched" in message
+            assert len(stage.serving) == 2
 
     drive(scenario())
 

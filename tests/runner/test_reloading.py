@@ -15,6 +15,7 @@ import pytest
 from orchd.config.model import PoolConfig
 from orchd.reload_outcome import ReloadBusy, Reloaded, ReloadFailed, ReloadOutcome, Strategy
 from orchd.runner.lifecycle import State
+from orchd.runner.reload_status import Step
 from orchd.runner.snapshot import NoReading, Reading
 from tests.conftest import Drive
 from tests.fakes.engines import install_engine, write_model
@@ -543,6 +544,84 @@ def test_a_new_one_that_dies_in_place_of_the_old_one_brings_that_back(
     drive(scenario())
 
 
+def test_the_old_one_comes_back_at_once_where_room_that_was_made_is_gone(
+    drive: Drive[None],
+    tmp_path: Path,
+    nvml: FakeNvml,
+    hold: Hold,
+    other: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is not looked for again while nothing serves, though it would be found."""
+    stages: list[Stage] = []
+
+    def read() -> Reading | NoReading:
+        for stage in stages:
+            reload = stage.status.reload
+            is_replacing = reload is not None and reload.step is Step.REPLACING
+            has_failed = "could not start" in caplog.text
+            nvml.change(0, used_mib=3300 if is_replacing and not has_failed else 2900)
+        return nvml.read()
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=read) as stage:
+            await stage.reach(State.READY)
+            succeeded(await stage.supervisor.reload("chat", other))
+            stages.append(stage)
+            message = failed(await stage.supervisor.reload("chat", stage.pool.model))
+            assert "needs 4.9 GiB" in message
+            assert message.endswith(f"; the old model {other} is back")
+            assert stage.serving == [other]
+
+    drive(scenario())
+
+
+@pytest.mark.parametrize("broken", ["hold", "retire_slots"])
+def test_a_bug_before_the_switch_leaves_the_old_one_serving(
+    drive: Drive[None],
+    tmp_path: Path,
+    nvml: FakeNvml,
+    hold: Hold,
+    caplog: pytest.LogCaptureFixture,
+    broken: str,
+) -> None:
+    def fail(*_: str) -> None:
+        raise RuntimeError("a bug of the gate")
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            sound = getattr(stage, broken)
+            setattr(stage, broken, fail)
+            message = failed(await stage.supervisor.reload("chat", None))
+            assert message == f"a bug in orchd; the old model {stage.pool.model} is back"
+            assert stage.serving == [stage.pool.model] and not stage.is_held()
+            stage.kill_engine()
+            await until(lambda: stage.opened == 2)
+            setattr(stage, broken, sound)
+            succeeded(await stage.supervisor.reload("chat", None))
+
+    drive(scenario())
+    assert "a bug of the gate" in caplog.text
+
+
+def test_a_bug_after_the_switch_is_answered_too(
+    drive: Drive[None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path) as stage:
+            await stage.reach(State.READY)
+            stage.is_busy = True
+            answer = stage.supervisor.reload("chat", None)
+            await until(lambda: bool(stage.retired))
+            stage.retired["chat-0"].set_exception(RuntimeError("a bug of the gate"))
+            assert failed(await answer).startswith("a bug in orchd")
+            assert stage.status.reload is None and stage.serving == [stage.pool.model]
+
+    drive(scenario())
+    assert "a bug of the gate" in caplog.text
+
+
 def test_an_old_one_that_cannot_come_back_is_tried_again(
     drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
 ) -> None:
@@ -649,6 +728,20 @@ def test_a_stop_while_the_pool_is_held_leaves_nothing(
     drive(scenario())
 
 
+def test_the_end_of_all_replicas_is_that_of_a_reload(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            stage.is_busy = True
+            answer = stage.supervisor.reload("chat", None)
+            await until(lambda: bool(stage.retired))
+        assert failed(await answer) == "the daemon is stopping"
+
+    drive(scenario())
+
+
 # -- one replica per device --------------------------------------------------------------------
 
 
@@ -689,6 +782,9 @@ def test_a_pool_none_of_whose_devices_is_there_is_not_reloaded(
             await until(lambda: stage.statuses() != ())
             message = failed(await stage.supervisor.reload("chat", None))
             assert "none of the pool's devices is there" in message
+            nvml.reason = "no NVIDIA driver is installed"
+            assert nvml.reason in failed(await stage.supervisor.reload("chat", None))
+            nvml.reason = None
             nvml.cards.append(card(0, 8))
             await stage.reach(State.READY)
 

@@ -99,6 +99,8 @@ class Stage:
         self.models: dict[str, str] = {}
         """By replica, as it was opened last."""
         self.retired: dict[str, asyncio.Future[None]] = {}
+        self._broken: list[asyncio.Future[None]] = []
+        """Of those that are closed with tasks that have still to hear of it."""
         self.is_busy = False
         """Whoever is retired has tasks to finish first."""
         self._held: set[str] = set()
@@ -132,9 +134,8 @@ class Stage:
 
     def close_slots(self, pool_id: str, replica_id: str) -> tuple[str, ...]:
         del self.open[replica_id]
-        idle = self.retired.pop(replica_id, None)
-        if idle is not None and not idle.done():
-            idle.set_result(None)
+        if (idle := self.retired.pop(replica_id, None)) is not None:
+            self._broken.append(idle)
         return self.tasks
 
     def hold(self, pool_id: str) -> None:
@@ -147,7 +148,7 @@ class Stage:
     def finish_tasks(self) -> None:
         """Whoever was retired has no task any more."""
         self.is_busy = False
-        for idle in self.retired.values():
+        for idle in (*self.retired.values(), *self._broken):
             if not idle.done():
                 idle.set_result(None)
 

@@ -209,6 +209,10 @@ def test_an_old_one_that_dies_at_its_last_tasks_does_not_come_back(
             answer = stage.supervisor.reload("chat", other)
             await until(lambda: bool(stage.retired))
             os.kill(old, signal.SIGKILL)
+            await until(lambda: "chat-0" not in stage.open)
+            assert [s.state for s in stage.statuses()] == [State.READY, State.DOWN]
+            assert not answer.done(), "its tasks have still to hear of it"
+            stage.finish_tasks()
             succeeded(await answer)
             assert stage.opened == 2
             (death,) = stage.status.incidents
@@ -828,6 +832,22 @@ def test_a_card_that_is_out_of_service_anyway_stops_no_reload(
             assert len(stage.serving) == 1
             nvml.change(1, handle_code=0)
             await until(lambda: len(stage.serving) == 2)
+
+    drive(scenario())
+
+
+def test_a_pool_all_of_whose_cards_are_out_of_service_is_told_why_it_is_not_reloaded(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
+) -> None:
+    pool = gpu_pool(nvml, hold, replicas="per-device")
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
+            await until(lambda: len(stage.open) == 1)
+            nvml.change(0, handle_code=15)
+            await until(lambda: stage.open == {})
+            message = failed(await stage.supervisor.reload("chat", None))
+            assert "GPU 0 (NVIDIA Card) has fallen off the bus" in message
 
     drive(scenario())
 

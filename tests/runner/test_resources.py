@@ -492,6 +492,33 @@ def test_who_found_no_room_is_woken_by_a_replica_that_gives_back(
     drive(scenario())
 
 
+def test_a_survey_sees_what_is_gone_as_given_back_on_each_card(
+    drive: Drive[None], pool: PoolConfig
+) -> None:
+    cards = Cards(2)
+
+    async def scenario() -> None:
+        async with opened(cards.read) as resources:
+            leases = [await place(resources, pool) for _ in range(2)]
+            assert {lease.device for lease in leases} == {"GPU-0", "GPU-1"}
+            cards.used_gib = [3, 3]
+            for n, lease in enumerate(leases):
+                resources.note_process(lease, 70 + n)
+                await resources.prove_memory(lease, pool)
+                resources.give_back(lease)
+            surveying = asyncio.create_task(resources.survey(pool))
+            for n in range(2):
+                await spin()
+                assert not surveying.done()
+                cards.used_gib[n] = 0
+                await has_place(resources, 1 - n)
+            machine = await surveying
+            assert machine.reservations == ()
+            assert [gpu.free_bytes for gpu in machine.snapshot.gpus] == [8 * GIB, 8 * GIB]
+
+    drive(scenario())
+
+
 def test_what_is_claimed_is_for_the_pool_that_claims_it(
     drive: Drive[None], pool: PoolConfig
 ) -> None:

@@ -519,6 +519,31 @@ def test_a_survey_sees_what_is_gone_as_given_back_on_each_card(
     drive(scenario())
 
 
+def test_a_claim_takes_no_turn_from_the_pool_that_made_it(
+    drive: Drive[None], pool: PoolConfig
+) -> None:
+    pool = replace(pool, vram_mib=2000)
+    stranger = replace(pool, id="stranger")
+
+    async def scenario() -> None:
+        async with opened(Cards().read) as resources:
+            first = await place(resources, pool)
+            second = asyncio.create_task(resources.place(AUTO, pool))
+            await has_place(resources, 2)
+            behind = asyncio.create_task(resources.place(AUTO, stranger))
+            await has_place(resources, 3)
+            resources.claim(pool.id, {"GPU-0": 7 * GIB})
+            resources.give_back(first)
+            await asyncio.wait([second, behind], return_when=asyncio.FIRST_COMPLETED)
+            lease = await place_of(second)
+            assert not behind.done()
+            resources.give_back(lease)
+            assert isinstance(await behind, NoRoom), "the claim leaves it none"
+            resources.unclaim(pool.id)
+
+    drive(scenario())
+
+
 def test_what_is_claimed_is_for_the_pool_that_claims_it(
     drive: Drive[None], pool: PoolConfig
 ) -> None:

@@ -86,10 +86,11 @@ class Pool:
         """The other generation serves from now on, and the active one finishes what it has; the
         answer is done once that is down."""
         assert self.other is not None, f"{self.id} has one generation only"
+        # First, so that where this fails the old one serves as before.
+        self.other.serve()
         leaving = self.active.retire()
         self.active, self.other = self.other, self.active
         self.models.activate(self.active.config)
-        self.active.serve()
         return leaving
 
     def forget(self) -> None:

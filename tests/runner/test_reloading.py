@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from orchd.config.model import PoolConfig
+from orchd.engines.adapter import Endpoint
 from orchd.reload_outcome import ReloadBusy, Reloaded, ReloadFailed, ReloadOutcome, Strategy
 from orchd.runner.lifecycle import State
 from orchd.runner.reload_status import Step
 from orchd.runner.snapshot import NoReading, Reading
 from tests.conftest import Drive
-from tests.fakes.engines import install_engine, write_model
+from tests.fakes.engines import install_engine, list_children, write_model
 from tests.fakes.nvml import FakeNvml, card, uuid_of
 from tests.runner.pools import make_pool
 from tests.runner.stage import PATIENT, QUICK, Stage, staged, until
@@ -604,6 +605,40 @@ def test_a_bug_before_the_switch_leaves_the_old_one_serving(
             await until(lambda: stage.opened == 2)
             setattr(stage, broken, sound)
             succeeded(await stage.supervisor.reload("chat", None))
+
+    drive(scenario())
+    assert "a bug of the gate" in caplog.text
+
+
+@pytest.mark.parametrize(("gib", "how"), [(12, "was not touched"), (8, "is back")])
+def test_a_bug_in_the_switch_leaves_one_model(
+    drive: Drive[None],
+    tmp_path: Path,
+    hold: Hold,
+    other: str,
+    caplog: pytest.LogCaptureFixture,
+    gib: int,
+    how: str,
+) -> None:
+    nvml = FakeNvml(tmp_path / "machine", [card(0, gib, used_mib=2900 if gib == 8 else 0)])
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            sound = stage.open_slots
+
+            def fail(config: PoolConfig, endpoint: Endpoint) -> None:
+                if config.model == other:
+                    raise RuntimeError("a bug of the gate")
+                sound(config, endpoint)
+
+            stage.open_slots = fail  # type: ignore[method-assign]
+            old = f"the old model {stage.pool.model}"
+            message = failed(await stage.supervisor.reload("chat", other))
+            assert message == f"a bug in orchd; {old} {how}"
+            assert stage.serving == [stage.pool.model] and not stage.retired
+            assert len(list_children()) == len(pids(stage)) == 1
+            assert stage.only.state is State.READY and stage.status.retired == ()
 
     drive(scenario())
     assert "a bug of the gate" in caplog.text

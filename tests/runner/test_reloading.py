@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from orchd.config.model import PoolConfig
 from orchd.engines.adapter import Endpoint
 from orchd.reload_outcome import ReloadBusy, Reloaded, ReloadFailed, ReloadOutcome, Strategy
 from orchd.runner.lifecycle import State
-from orchd.runner.reload_status import Step
 from orchd.runner.snapshot import NoReading, Reading
 from tests.conftest import Drive
 from tests.fakes.engines import install_engine, list_children, write_model
@@ -549,36 +549,45 @@ def test_a_new_one_that_dies_in_place_of_the_old_one_brings_that_back(
     drive(scenario())
 
 
+class WhenLogged(logging.Handler):
+    """Does something in the moment in which the log is told such words."""
+
+    def __init__(self, words: str, act: Callable[[], None]) -> None:
+        super().__init__()
+        self._words, self._act = words, act
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._words in record.getMessage():
+            self._act()
+
+
 def test_the_old_one_comes_back_at_once_where_room_that_was_made_is_gone(
-    drive: Drive[None],
-    tmp_path: Path,
-    nvml: FakeNvml,
-    hold: Hold,
-    other: str,
-    caplog: pytest.LogCaptureFixture,
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold, other: str
 ) -> None:
     """It is not looked for again while nothing serves, though it would be found."""
-    stages: list[Stage] = []
-
-    def read() -> Reading | NoReading:
-        for stage in stages:
-            reload = stage.status.reload
-            is_replacing = reload is not None and reload.step is Step.REPLACING
-            has_failed = "could not start" in caplog.text
-            nvml.change(0, used_mib=3300 if is_replacing and not has_failed else 2900)
-        return nvml.read()
+    logger = logging.getLogger("orchd.runner.replica")
+    handler = WhenLogged("could not start", lambda: nvml.change(0, used_mib=2900))
 
     async def scenario() -> None:
-        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=read) as stage:
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
             await stage.reach(State.READY)
             succeeded(await stage.supervisor.reload("chat", other))
-            stages.append(stage)
-            message = failed(await stage.supervisor.reload("chat", stage.pool.model))
+            nvml.change(0, used_mib=2900)
+            stage.is_busy = True
+            answer = stage.supervisor.reload("chat", stage.pool.model)
+            await until(stage.is_held)
+            nvml.change(0, used_mib=3300)
+            stage.finish_tasks()
+            message = failed(await answer)
             assert "needs 4.9 GiB" in message
             assert message.endswith(f"; the old model {other} is back")
             assert stage.serving == [other]
 
-    drive(scenario())
+    logger.addHandler(handler)
+    try:
+        drive(scenario())
+    finally:
+        logger.removeHandler(handler)
 
 
 @pytest.mark.parametrize("broken", ["hold", "retire_slots"])

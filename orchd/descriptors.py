@@ -61,5 +61,6 @@ def count_needed(config: Config) -> int:
 
 def _count_of_pool(pool: PoolConfig) -> int:
     replicas = _DEVICES_MOST if pool.replicas == "per-device" else pool.replicas
-    # A slot's stream, and the watch that sees it come free.
-    return replicas * (2 * pool.slots + _OF_A_REPLICA)
+    # A slot's stream, and the watch that sees it come free; in a reload the old model's finish
+    # theirs beside the new one's.
+    return 2 * replicas * (2 * pool.slots + _OF_A_REPLICA)

@@ -293,6 +293,7 @@ class Resources:
 
     def _look(self, snapshot: Snapshot) -> None:
         """Something may have become free."""
+        self._ledger.see(snapshot)
         self._returns.look(snapshot)
         if not self._room.is_empty:
             self._room.wake(self._machine(snapshot))

@@ -40,6 +40,11 @@ class PortPool:
     def give_back(self, port: int) -> None:
         self._locks.pop(port).close()
 
+    def close(self) -> None:
+        """Leave them to other daemons; one on which an engine still listens is nobody's."""
+        for lock in self._locks.values():
+            lock.close()
+
     @property
     def has_given(self) -> bool:
         """True while a port is not given back."""

@@ -102,6 +102,7 @@ class Resources:
     async def stop(self) -> None:
         """Wait for no memory any more; call it when no replica is left."""
         await self._returns.stop()
+        self._ports.close()
 
     # -- placing -------------------------------------------------------------------------------
 

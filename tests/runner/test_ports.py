@@ -62,8 +62,11 @@ def test_what_one_daemon_has_is_given_by_no_other() -> None:
 
 
 def test_what_a_daemon_had_that_was_killed_is_given_again() -> None:
-    code = "from orchd.runner.ports import PortPool as P; p = P(); print(p.take(), flush=True); input()"
-    command = [sys.executable, "-c", code]
+    lines = (
+        *("from orchd.runner.ports import PortPool", "pool = PortPool()"),
+        *("print(pool.take(), flush=True)", "input()"),
+    )
+    command = [sys.executable, "-c", "\n".join(lines)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:

@@ -568,9 +568,8 @@ def test_the_old_one_comes_back_at_once_where_room_that_was_made_is_gone(
     logger = logging.getLogger("orchd.runner.replica")
     handler = WhenLogged("could not start", lambda: nvml.change(0, used_mib=2900))
 
-    before = set(list_children())
-
     async def scenario() -> None:
+        before = set(list_children())
         async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
             await stage.reach(State.READY)
             succeeded(await stage.supervisor.reload("chat", other))

@@ -569,7 +569,6 @@ def test_the_old_one_comes_back_at_once_where_room_that_was_made_is_gone(
     handler = WhenLogged("could not start", lambda: nvml.change(0, used_mib=2900))
 
     async def scenario() -> None:
-        before = set(list_children())
         async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
             await stage.reach(State.READY)
             succeeded(await stage.supervisor.reload("chat", other))
@@ -633,6 +632,7 @@ def test_a_bug_in_the_switch_leaves_one_model(
     nvml = FakeNvml(tmp_path / "machine", [card(0, gib, used_mib=2900 if gib == 8 else 0)])
 
     async def scenario() -> None:
+        before = set(list_children())
         async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
             await stage.reach(State.READY)
             sound = stage.open_slots

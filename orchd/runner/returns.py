@@ -66,8 +66,12 @@ class Returns:
         if outstanding is not None:
             outstanding.holdings.append(holding)
             outstanding.deadline_s = deadline_s
-            sunk_bytes = outstanding.target_bytes - (holding.rise_bytes or 0)
-            outstanding.target_bytes = max(min(target_bytes, sunk_bytes), 0)
+            if not holding.is_loading:
+                sunk_bytes = outstanding.target_bytes - (holding.rise_bytes or 0)
+                target_bytes = max(min(target_bytes, sunk_bytes), 0)
+            # Else its target is where it began, from which was taken off what else has gone since;
+            # its rise has that in it for as long as it has not come back.
+            outstanding.target_bytes = target_bytes
             return
         outstanding = _Outstanding([holding], target_bytes, deadline_s)
         self._outstanding[device] = outstanding

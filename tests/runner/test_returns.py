@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from orchd.runner.ledger import Holding
+from orchd.runner.ledger import Holding, note_exit
 from orchd.runner.returns import Returns
 from orchd.runner.snapshot import Snapshot
 from tests.conftest import Drive
@@ -114,6 +114,30 @@ def test_two_that_are_gone_are_both_waited_for(drive: Drive[None]) -> None:
         card.used_gib = 1
         await card.returns.settle("GPU-0")
         assert card.released == ["a-0", "b-0"]
+
+    drive(scenario())
+
+
+def test_a_load_that_fails_while_others_memory_is_outstanding(drive: Drive[None]) -> None:
+    """Beside a neighbour of 4 GiB two of 3 GiB go, and then one that was loading and had taken 3:
+    no more than what is theirs is waited for."""
+
+    async def scenario() -> None:
+        card = Card(used_gib=13)
+        loading = Holding("chat", "d-0", "GPU-0", 3 * GIB, 0, baseline_bytes=10 * GIB)
+        loading.is_loading = True
+        (seen_gpu,) = card.snapshot().gpus
+        for name in ("b-0", "c-0"):
+            holding = gone(name, 3)
+            card.returns.begin(holding, note_exit(holding, seen_gpu, loading))
+        card.returns.begin(loading, note_exit(loading, seen_gpu, None))
+        seen_so_far = card.samples
+        await until(lambda: card.samples >= seen_so_far + 2)
+        assert card.released == []
+        card.used_gib = 4
+        async with asyncio.timeout(10):
+            await card.returns.settle("GPU-0")
+        assert (card.released, card.returns.owed) == (["b-0", "c-0", "d-0"], {})
 
     drive(scenario())
 

@@ -18,8 +18,8 @@ _OWN = 128
 """The process's own: libraries, the log, the loop, a model that is looked into."""
 _REFUSALS = 64
 """Clients that are told that there are too many, see ``http1.limits``."""
-_OF_A_REPLICA = 8
-"""Its pipe, its pidfd, and what asks whether it is well."""
+_OF_A_REPLICA = 9
+"""Its pipe, its pidfd, its port's lock, and what asks whether it is well."""
 _DEVICES_MOST = 16
 """What a replica per device is counted as."""
 
@@ -61,5 +61,6 @@ def count_needed(config: Config) -> int:
 
 def _count_of_pool(pool: PoolConfig) -> int:
     replicas = _DEVICES_MOST if pool.replicas == "per-device" else pool.replicas
-    # A slot's stream, and the watch that sees it come free.
-    return replicas * (2 * pool.slots + _OF_A_REPLICA)
+    # A slot's stream, and the watch that sees it come free; in a reload the old model's finish
+    # theirs beside the new one's.
+    return 2 * replicas * (2 * pool.slots + _OF_A_REPLICA)

@@ -32,6 +32,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-seconds", type=float, default=0.0, metavar="N", help=about)
     about = "how long a real Prometheus gathers from a busy daemon"
     parser.addoption("--scrape-seconds", type=float, default=4.0, metavar="N", help=about)
+    about = "how long a storm of reloads lasts"
+    parser.addoption("--storm-seconds", type=float, default=8.0, metavar="N", help=about)
+    about = "draws the models of that storm again; by default a new seed is taken, and printed"
+    parser.addoption("--storm-seed", type=int, default=0, metavar="S", help=about)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -75,7 +75,8 @@ class Ledger:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Turn a whole run red that left out a named test."""
-        if not self._is_whole(session):
+        if hasattr(session.config, "workerinput") or not self._is_whole(session):
+            # One of several processes has seen a part only; the one above them has seen all.
             return
         root = self._config.rootpath
         ignored = self._config.getoption("ignore") or ()

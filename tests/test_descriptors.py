@@ -23,7 +23,7 @@ def make_config(replicas: int | Literal["per-device"], slots: int) -> Config:
 
 @pytest.mark.parametrize(
     ("replicas", "slots", "needed"),
-    [(1, 1, 128 + 164 + 10), (3, 4, 128 + 164 + 48), ("per-device", 4, 128 + 164 + 256)],
+    [(1, 1, 128 + 164 + 22), (3, 4, 128 + 164 + 102), ("per-device", 4, 128 + 164 + 544)],
 )
 def test_what_a_configuration_can_need(
     replicas: int | Literal["per-device"], slots: int, needed: int
@@ -73,4 +73,4 @@ def test_the_daemon_raises_its_own(tmp_path: Path) -> None:
     with run_daemon(write_config(tmp_path)) as daemon:
         limits = Path(f"/proc/{daemon.process.pid}/limits").read_text()
     (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
-    assert int(line.split()[3]) == 128 + 512 + 64 + (2 * 1 + 8)
+    assert int(line.split()[3]) == 128 + 512 + 64 + 2 * (2 * 1 + 9)

@@ -5,6 +5,7 @@ Nothing is fetched: the wheel's dependencies are taken from the environment that
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -205,6 +206,8 @@ def test_without_any_engine_check_names_both_ways_to_have_one(
 def test_its_daemon_serves_and_stops(installed: Installed, tmp_path: Path) -> None:
     """Tether, guardian and engine are scripts: they have to be found where the wheel puts them."""
     config = write_config(tmp_path, listen=f"unix:{tmp_path}/orchd.sock")
+    digest = hashlib.sha256((tmp_path / "model.gguf").read_bytes()).hexdigest()
+    (tmp_path / "model.gguf.sha256").write_text(digest)
     words = ("serve", "--config", str(config))
     with subprocess.Popen(
         [str(installed.folder / "bin/orchd"), *words],

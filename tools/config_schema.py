@@ -146,8 +146,9 @@ def _describe_check(check: Check, core: object) -> Schema:
             return {"not": {"enum": list(instead)}}
         case Unique(key):
             return {} if key else {"uniqueItems": True}
-        case Alone(item):
-            return {"if": {"contains": {"const": item}}, "then": {"maxItems": 1}}
+        case Alone(item, beside):
+            allowed = {"items": {"enum": [item, *beside]}}
+            return {"if": {"contains": {"const": item}}, "then": allowed}
         case Exclusive((one, other)):
             return {"not": {"required": [one, other]}}
     raise AssertionError(f"no keyword for {check}")

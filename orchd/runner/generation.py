@@ -28,6 +28,8 @@ class Failure:
     reason: str
     lacks_room: bool
     """There was no device for it."""
+    is_partial: bool
+    """Others of it are ready."""
 
 
 class Generation:
@@ -76,7 +78,8 @@ class Generation:
         if failed is None:
             return None
         reason = f"replica {failed.plan.replica_id}: {failed.history.failure}"
-        return Failure(reason, failed.no_room is not None)
+        is_partial = any(replica.state is State.READY for replica in self.replicas)
+        return Failure(reason, failed.no_room is not None, is_partial)
 
     def serve(self) -> None:
         """Open the slots of all that is ready, and of what becomes so."""

@@ -41,6 +41,8 @@ class Holding:
     """Its processes, from the spawn on."""
     rise_bytes: int | None = None
     """What it took, measured once it was ready, or at its exit as far as it had come."""
+    others_bytes: int = 0
+    """What was in use of the device beside it, when the driver last told what it held."""
     is_loading: bool = False
     """It has the device's turn: nobody else loads there."""
 
@@ -67,6 +69,13 @@ class Ledger:
 
     def release(self, holding: Holding) -> None:
         self._holdings.remove(holding)
+
+    def see(self, snapshot: Snapshot) -> None:
+        """Keep what will not be told of a holding any more once its process is gone."""
+        for holding in self._holdings:
+            gpu = snapshot.find(holding.device)
+            if gpu is not None and (told := _told(holding, gpu)) is not None:
+                holding.others_bytes = gpu.used_bytes - told
 
     def loading_on(self, device: str) -> Holding | None:
         """Who is being loaded there."""
@@ -111,8 +120,13 @@ def _used(holding: Holding, snapshot: Snapshot, held_by_pid: Callable[[int], int
         if holding.device == CPU:
             told = held_by_pid(holding.session)
         elif gpu is not None:
-            told = gpu.bytes_of(holding.session)
+            told = _told(holding, gpu)
     return max(told or 0, holding.rise_bytes or 0)
+
+
+def _told(holding: Holding, gpu: Gpu) -> int | None:
+    """What the driver says that it holds."""
+    return None if holding.session is None else gpu.bytes_of(holding.session)
 
 
 # -- what a load took, and what an exit gives back ---------------------------------------------
@@ -129,7 +143,7 @@ class Rise:
 
 def measure_rise(holding: Holding, gpu: Gpu) -> Rise:
     """What the replica holds now: the driver's own figure, else the rise since the spawn."""
-    told = gpu.bytes_of(holding.session) if holding.session is not None else None
+    told = _told(holding, gpu)
     if told is not None:
         return Rise(told, True)
     return Rise(max(gpu.used_bytes - holding.baseline_bytes, 0), False)
@@ -168,4 +182,8 @@ def note_exit(holding: Holding, gpu: Gpu, loading: Holding | None) -> int:
     if loading is not None:
         loading.baseline_bytes = max(loading.baseline_bytes - rise_bytes, 0)
         slack_bytes += loading.size_bytes
-    return max(gpu.used_bytes - rise_bytes, 0) + slack_bytes
+    left_bytes = max(gpu.used_bytes - rise_bytes, 0)
+    if _told(holding, gpu) is None:
+        # It may have been gone already when the card was read: then its own is not in that.
+        left_bytes = max(left_bytes, holding.others_bytes)
+    return left_bytes + slack_bytes

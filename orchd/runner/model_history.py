@@ -34,7 +34,7 @@ class ModelHistory:
 
         What the configuration says of its own model in particular is not true of another.
         """
-        if model_ref is None or model_ref == self.active.model:
+        if model_ref is None:
             return self.active
         if model_ref == self.configured.model:
             return self.configured

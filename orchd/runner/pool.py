@@ -46,13 +46,10 @@ class Pool:
 
     # -- what is wanted ------------------------------------------------------------------------
 
-    def plan(self, config: PoolConfig, snapshot: Snapshot) -> tuple[ReplicaPlan, ...]:
-        """All replicas that ``config`` wants on this machine, under ids that are free."""
-        return number_replicas(self.id, list_wanted(config, snapshot), self._ids())
-
     def start(self, snapshot: Snapshot) -> None:
         """Want the replicas of the configured model."""
-        self.active.want(self.plan(self.active.config, snapshot))
+        config = self.active.config
+        self.active.want(number_replicas(self.id, list_wanted(config, snapshot)))
 
     def follow(self, snapshot: Snapshot) -> None:
         """Want the replicas that it lacks on devices that are new, where it has one on each."""
@@ -63,6 +60,20 @@ class Pool:
             self.active.want(number_replicas(self.id, new, self._ids()))
 
     # -- a reload's moves ----------------------------------------------------------------------
+
+    def plan(self, config: PoolConfig, snapshot: Snapshot) -> tuple[ReplicaPlan, ...]:
+        """The replicas that a reload to ``config`` brings up, under ids that are free.
+
+        With one on each device, a card that is out of service and has no engine now is left out,
+        unless all are: it gets its replica from ``follow``.
+        """
+        wanted = list_wanted(config, snapshot)
+        if config.replicas == "per-device":
+            runs = (State.LOADING, State.READY)
+            have = {r.plan.devices for r in self.active.replicas if r.state in runs}
+            out = {(gpu.uuid,) for gpu in snapshot.quarantined}
+            wanted = [devices for devices in wanted if devices not in out - have] or wanted
+        return number_replicas(self.id, wanted, self._ids())
 
     def prepare(self, config: PoolConfig, plans: Sequence[ReplicaPlan]) -> Generation:
         """Bring up another generation beside the active one; it does not serve yet."""
@@ -75,10 +86,11 @@ class Pool:
         """The other generation serves from now on, and the active one finishes what it has; the
         answer is done once that is down."""
         assert self.other is not None, f"{self.id} has one generation only"
+        # First, so that where this fails the old one serves as before.
+        self.other.serve()
         leaving = self.active.retire()
         self.active, self.other = self.other, self.active
         self.models.activate(self.active.config)
-        self.active.serve()
         return leaving
 
     def forget(self) -> None:

@@ -22,7 +22,7 @@ from orchd.runner.placement import (
     Reservation,
     decide_placement,
 )
-from orchd.runner.snapshot import Gpu, HostMemory, Snapshot
+from orchd.runner.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +78,15 @@ def _without(machine: Machine, leaving: Collection[str]) -> Machine:
     for held in machine.reservations:
         if held.replica_id in leaving:
             freed[held.device] += held.used_bytes
+    # That a device has no more than its total is seen to wherever it is asked what is available.
+    available_bytes = machine.host.available_bytes + freed[CPU]
     return Machine(
         _with_free(machine.snapshot, freed),
-        _with_available(machine.host, freed[CPU]),
+        replace(machine.host, available_bytes=available_bytes),
         tuple(held for held in machine.reservations if held.replica_id not in leaving),
     )
 
 
 def _with_free(snapshot: Snapshot, freed: Counter[str]) -> Snapshot:
-    gpus = tuple(_with_free_bytes(gpu, freed[gpu.uuid]) for gpu in snapshot.gpus)
-    return replace(snapshot, gpus=gpus)
-
-
-def _with_free_bytes(gpu: Gpu, freed_bytes: int) -> Gpu:
-    return replace(gpu, free_bytes=min(gpu.free_bytes + freed_bytes, gpu.total_bytes))
-
-
-def _with_available(host: HostMemory, freed_bytes: int) -> HostMemory:
-    available_bytes = min(host.available_bytes + freed_bytes, host.total_bytes)
-    return replace(host, available_bytes=available_bytes)
+    gpus = (replace(gpu, free_bytes=gpu.free_bytes + freed[gpu.uuid]) for gpu in snapshot.gpus)
+    return replace(snapshot, gpus=tuple(gpus))

@@ -154,17 +154,17 @@ class Reload:
 
     async def _roll_back(self) -> str:
         """Have the old generation serve as before; tells how it stands."""
-        was_touched = self._step is Step.FINISHING or self._step is Step.REPLACING
         self._step = Step.ROLLING_BACK
         await self._dismiss()
         old = f"the old model {self._old.config.model}"
-        if not was_touched:
+        if self._strategy is not Strategy.IN_PLACE:
             return f"{old} was not touched"
         self._old.want_again()
         failure = await self._old.settle()
         if failure is None:
             return f"{old} is back"
-        return f"{old} is not back yet and is tried again: {failure.reason}"
+        how = "is back but for what" if failure.is_partial else "is not back yet and"
+        return f"{old} {how} is tried again: {failure.reason}"
 
     async def _dismiss(self) -> None:
         """Take down the new generation, if there is one."""

@@ -102,6 +102,7 @@ class Resources:
     async def stop(self) -> None:
         """Wait for no memory any more; call it when no replica is left."""
         await self._returns.stop()
+        self._ports.close()
 
     # -- placing -------------------------------------------------------------------------------
 
@@ -112,8 +113,11 @@ class Resources:
         return await self._reckoner.needs(pool)
 
     async def survey(self, pool: PoolConfig) -> Machine:
-        """What there is now for the pool, and what is promised of it."""
-        return self._machine(await self._see(pool.devices), for_pool=pool.id)
+        """What there is for the pool, once what is gone has given back, and what is promised."""
+        snapshot = await self._see(pool.devices)
+        while await self._returns.settle_one(allow(pool.devices, snapshot).uuids):
+            snapshot = await self._see(pool.devices)
+        return self._machine(snapshot, for_pool=pool.id)
 
     def claim(self, pool_id: str, sizes_bytes: Mapping[str, int]) -> None:
         """Keep so much of each device for the pool's own replicas, until ``unclaim``."""
@@ -290,6 +294,7 @@ class Resources:
 
     def _look(self, snapshot: Snapshot) -> None:
         """Something may have become free."""
+        self._ledger.see(snapshot)
         self._returns.look(snapshot)
         if not self._room.is_empty:
             self._room.wake(self._machine(snapshot))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
 import time
 import uuid
@@ -21,8 +22,8 @@ from tests.fakes.daemon import TIMEOUT_S, TOKEN, RunningDaemon, run_daemon, writ
 from tests.fakes.gate import gate_in
 from tests.fakes.house import FakeReplica, FakeService, build_context
 
-MODEL = "llama-3-8b-instruct.Q4_K_M.gguf"
-"""Of the contracts' examples."""
+MODEL, OTHER_MODEL = "llama-3-8b-instruct.Q4_K_M.gguf", "other.gguf"
+"""Of the contracts' examples, which have them in /models."""
 MOST_CONNECTIONS = 30
 MOST_BYTES = 1024
 BOUNDS = f"""
@@ -40,7 +41,11 @@ class Narrow:
     """A daemon whose bounds are soon reached, and what it said before its pool was ready."""
 
     daemon: RunningDaemon
+    folder: Path
+    """Of its models."""
     gates: Path
+    hold: Path
+    """Keeps an engine at its load while it is there."""
     early: dict[str, Answer]
     """By operation."""
     slow: dict[str, socket.socket]
@@ -49,6 +54,10 @@ class Narrow:
     @property
     def port(self) -> int:
         return self.daemon.port
+
+    def at_home(self, request: Request) -> Request:
+        """The same with the models of the examples where they are here."""
+        return replace(request, body=request.body.replace(b"/models", bytes(self.folder)))
 
 
 def first_example(operation: Operation | None) -> Request:
@@ -68,6 +77,7 @@ def run_narrow(folder: Path, gates: Path) -> Iterator[Narrow]:
     config = write_config(folder, server=BOUNDS, pool=POOL, loads_while=hold, gates=gates)
     config.write_text(config.read_text().replace("model.gguf", MODEL))
     (folder / "model.gguf").rename(folder / MODEL)
+    shutil.copy(folder / MODEL, folder / OTHER_MODEL)
     with run_daemon(config) as daemon, contextlib.ExitStack() as stack:
         daemon.hear_engine()
         early = {
@@ -88,7 +98,7 @@ def run_narrow(folder: Path, gates: Path) -> Iterator[Narrow]:
             for operation in CONTRACTS.operations
         }
         slow[OUTSIDE] = stack.enter_context(wire.sending(daemon.port, b"GET /"))
-        yield Narrow(daemon, gates, early, slow)
+        yield Narrow(daemon, folder, gates, hold, early, slow)
         assert "Traceback" not in daemon.log
 
 
@@ -172,9 +182,14 @@ class BrokenService(FakeService):
         raise RuntimeError("a bug")
 
 
+def fail_to_reload(pool_id: str, new_model_ref: str | None) -> Any:
+    raise RuntimeError("a bug")
+
+
 def meet_a_bug(narrow: Narrow, request: Request) -> Answer:
     """In this process: a daemon has none that could be called up."""
-    door = SeenDoor(build_context(BrokenService(), FakeReplica()), TOKEN)
+    context = build_context(BrokenService(), FakeReplica(), reload=fail_to_reload)
+    door = SeenDoor(context, TOKEN)
     fields = {"Authorization": f"Bearer {TOKEN}", **request.fields}
     fields["Content-Length"] = str(len(request.body))
     headers = tuple((name.lower().encode(), value.encode()) for name, value in fields.items())
@@ -250,6 +265,36 @@ def take_the_wrong_method(narrow: Narrow, request: Request) -> Answer:
     return ask(narrow.port, Request("DELETE", "/health"))
 
 
+def reload(narrow: Narrow, **body: str) -> Request:
+    """Of the pool that there is."""
+    plain = Request("POST", "/v1/pools/chat/reload", body=json.dumps(body).encode())
+    return narrow.at_home(plain.with_fields(Content_Type="application/json"))
+
+
+def misspell_the_model(narrow: Narrow, request: Request) -> Answer:
+    return ask(narrow.port, reload(narrow, new_model="/models/other.gguf"))
+
+
+def name_a_model_that_is_not(narrow: Narrow, request: Request) -> Answer:
+    return ask(narrow.port, reload(narrow, new_model_ref="/models/gone.gguf"))
+
+
+def reload_twice_at_once(narrow: Narrow, request: Request) -> Answer:
+    narrow.hold.touch()
+    first = reload(narrow, new_model_ref=f"/models/{OTHER_MODEL}")
+    with wire.sending(narrow.port, first.encode()) as sock:
+        narrow.daemon.hear("planned a reload pool=chat")
+        second = ask(narrow.port, reload(narrow))
+        narrow.hold.unlink()
+        assert wire.read_answer(sock, first.method, first.target).status == 200
+    assert ask(narrow.port, reload(narrow, new_model_ref=f"/models/{MODEL}")).status == 200
+    return second
+
+
+def meet_a_bug_at_a_reload(narrow: Narrow, request: Request) -> Answer:
+    return meet_a_bug(narrow, reload(narrow))
+
+
 SPECIAL: dict[tuple[str, str], Provoke] = {
     ("submitTask", "400"): misspell_a_field,
     ("submitTask", "409"): be_known_already,
@@ -257,6 +302,10 @@ SPECIAL: dict[tuple[str, str], Provoke] = {
     ("submitTask", "429"): find_the_queue_full,
     ("submitTask", "503"): come_early,
     ("streamTask", "400"): name_an_event_that_is_not,
+    ("reloadPool", "400"): misspell_the_model,
+    ("reloadPool", "409"): reload_twice_at_once,
+    ("reloadPool", "500"): meet_a_bug_at_a_reload,
+    ("reloadPool", "503"): name_a_model_that_is_not,
     ("getHealth", "503"): come_early,
     (OUTSIDE, "405"): take_the_wrong_method,
 }

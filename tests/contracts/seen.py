@@ -13,7 +13,15 @@ from httpx_sse import ServerSentEvent
 
 from orchd.api.door import Door
 from orchd.errors import ClientError
-from orchd.http1.messages import Accepted, Head, Reply, Request, Response
+from orchd.http1.messages import (
+    Accepted,
+    Head,
+    PendingResponse,
+    Reply,
+    Request,
+    Response,
+    StreamedResponse,
+)
 from tests.contracts.witness import EVENTS, WITNESS
 from tests.e2e.clients.client import Answer, Event, HttpClient
 
@@ -160,6 +168,9 @@ class SeenDoor:
     ) -> Callable[[Request], Reply]:
         def run(request: Request) -> Reply:
             reply = handler(request)
+            if isinstance(reply, PendingResponse):
+                answer = reply.answer
+                return replace(reply, answer=lambda: self._see(head, answer()))
             self._hold(head.method, head.path, reply)
             return reply
 
@@ -174,7 +185,9 @@ class SeenDoor:
         self._hold(head.method, head.path, reply)
         return reply
 
-    def _hold(self, method: str, path: str, reply: Reply, *, is_whole: bool = True) -> None:
+    def _hold(
+        self, method: str, path: str, reply: Response | StreamedResponse, *, is_whole: bool = True
+    ) -> None:
         headers = [(name.decode(), value.decode("latin-1")) for name, value in reply.headers]
         body = reply.body if isinstance(reply, Response) else None
         self.witness.hold(method, path, reply.status, headers, body, is_whole=is_whole)

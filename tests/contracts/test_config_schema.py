@@ -160,9 +160,22 @@ NOTABLE: dict[str, list[Any]] = {
     "listen": ["localhost:1", "[::1]:0", "[::g]:0", "unix:/a", "unix:a", ":1", "a:65536"],
     "engine": ["llamacpp", "vllm", "openai"],
     "id": ["a", "a" * 64, "a" * 65, "-a", "a b", "a\n"],
+    "sha256": ["a" * 64, "A1" * 32, "a" * 63, "a" * 65, "g" * 64],
     "token": ["a" * 4096, "a" * 4097, "a b", "a\n", "~"],
     "devices": [
-        *(["auto"], ["auto", "cpu"], ["cpu"], [0], [99], [100], [-1], ["00"], ["0", 0], [0.0]),
+        *(
+            ["auto"],
+            ["auto", "cpu"],
+            ["auto", 0],
+            ["cpu"],
+            [0],
+            [99],
+            [100],
+            [-1],
+            ["00"],
+            ["0", 0],
+            [0.0],
+        ),
         *([f"GPU-{UUID}"], [f"GPU-{UUID.upper()}"], [f"GPU-{UUID}", f"GPU-{UUID.upper()}"]),
         *(["RTX 3090"], ["GPU-1"], ["cuda:0"], ["CPU"], ["all"], ["allx"], ["a\n"], [True]),
         *(["3090"], ["x" * 64], ["x" * 65], ["ab"] * 2, [["cpu"]]),
@@ -175,6 +188,7 @@ NOTABLE: dict[str, list[Any]] = {
 
 
 WORDS = ["a", "auto", "cpu", "RTX 3090", "127.0.0.1:1", "unix:/a", "a b", "é\n", "chat", "b.gguf"]
+WORDS += ["0a" * 32]
 
 
 def good(schema: dict[str, Any]) -> st.SearchStrategy[Any]:

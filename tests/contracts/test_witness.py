@@ -156,7 +156,7 @@ def test_an_event_that_is_not_documented(answers: list[Answer]) -> None:
 def list_open_objects(node: Any) -> Iterator[Any]:
     """The schemas of objects that would take a key that nobody documented."""
     match node:
-        case {"type": "object"} if node.get("additionalProperties") is not False:
+        case {"type": "object"} if node.get("additionalProperties", True) is True:
             yield node
     inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     for value in inner:

@@ -123,8 +123,9 @@ def ask(port: int, request: Request) -> Answer:
 
 
 def mask(text: str) -> str:
-    """A message without what is of its moment: ids and figures."""
+    """A message without what is of its moment and its machine: ids, figures and folders."""
     text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UUID", text)
+    text = re.sub(r"(/[^/\s;]+)+/", "/models/", text)
     return re.sub(r"\d+", "N", text)
 
 

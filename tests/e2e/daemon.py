@@ -133,9 +133,11 @@ def running_daemon(
     abandon_after_s: float = 2,
     ctx: int = 1024,
     pool: str = "",
+    env: str = 'OMP_WAIT_POLICY = "passive"',
 ) -> Iterator[Daemon]:
     """A daemon on that model whose engines are looked up on ``engine_path``; further keys of its
-    pool as TOML lines."""
+    pool as TOML lines. Its engines leave the cores to others while they wait, unless ``env`` says
+    else."""
     address = f"127.0.0.1:{_find_free_port()}"
     config = folder / "orchd.toml"
     config.write_text(
@@ -151,7 +153,7 @@ def running_daemon(
         devices = ["cpu"]
         slots = {SLOTS}
         ctx = {ctx}
-        env = {{ OMP_WAIT_POLICY = "passive" }}
+        env = {{ {env} }}
         {pool}
         """
     )

@@ -38,6 +38,7 @@ def write_pools(
     lines = ["[server]", 'listen = "127.0.0.1:0"', "[tasks]", "abandon_after_s = 600"]
     for pool in pools:
         faults: dict[str, object] = {"loads_while": holds / pool.pool_id, "onces": holds}
+        faults["gates"] = holds
         if pool.card is not None:
             assert nvml is not None
             faults |= nvml.engine_faults(NEED_MIB)
@@ -59,7 +60,7 @@ def write_pools(
         lines.append("[[pools]]")
         lines += [f"{k} = {json.dumps(v)}" for k, v in settings.items() if k not in written]
         if pool.card is not None:
-            lines.append(f"vram_mib = {NEED_MIB}")
+            lines += [f"vram_mib = {NEED_MIB}"] * ("vram_mib" not in written)
         lines += [f"env = {{ {env} }}", pool.keys]
     config = folder / "orchd.toml"
     config.write_text("\n".join(lines) + "\n")

@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from tests.fakes.daemon import TIMEOUT_S
-from tests.fakes.engines import install_engine, write_model
+from tests.fakes.engines import install_engine, write_heavy_model, write_model
+from tests.fakes.llama_faults import read_faults
 
 KEY = "a-key-for-tests-only"
 
@@ -104,6 +105,19 @@ def test_a_chat_completion_of_openai(engine: httpx.Client) -> None:
     assert finish["choices"][0] == {"index": 0, "delta": {}, "finish_reason": "stop"}
     assert (usage["choices"], usage["usage"]["completion_tokens"]) == ([], 2)
     assert done == "[DONE]"
+
+
+def test_a_signed_token_has_its_models_name(engine: httpx.Client) -> None:
+    *tokens, _ = stream(engine, "/completion", prompt="[tokens 2] [signed]")
+    assert [token["content"] for token in tokens] == ["model:t0 ", "model:t1 "]
+
+
+def test_a_models_own_faults_go_before_those_of_the_environment(tmp_path: Path) -> None:
+    model = write_heavy_model(tmp_path / "bad.gguf", 1, load_s=3, key="another")
+    environ = {"FAKE_LOAD_S": "600", "FAKE_LOAD_LINES": "7"}
+    faults = read_faults(environ, str(model))
+    assert (faults.load_s, faults.load_lines, faults.key) == (3.0, 7, "another")
+    assert read_faults(environ, str(write_model(tmp_path))).load_s == 600
 
 
 def test_deafened_it_accepts_and_answers_nothing(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def test_health_tells_the_whole_state(daemon: Daemon) -> None:
     assert replica.pop("pid") > 0
     assert replica == {
         "replica_id": "demo-0",
+        "model": pool["model"],
         "device": "cpu",
         "state": "ready",
         "slots_busy": 0,

@@ -33,11 +33,15 @@ QUIET = 10
 
 
 class Ward:
-    """The daemon under fault. ``holds`` has a file for each pool whose engine may not load."""
+    """The daemon under fault. ``holds`` has a file for each pool whose engine may not load, and the
+    gates of prompts."""
 
-    def __init__(self, daemon: RunningDaemon, holds: Path, pools: Sequence[PoolPlan]) -> None:
+    def __init__(
+        self, daemon: RunningDaemon, holds: Path, pools: Sequence[PoolPlan], nvml: FakeNvml | None
+    ) -> None:
         self.daemon = daemon
-        self._holds = holds
+        self.nvml = nvml
+        self.holds = holds
         self._cards = {pool.pool_id: pool.card for pool in pools}
         self.descriptors = 0
         """How many files the daemon has open while nothing goes on."""
@@ -128,7 +132,7 @@ class Ward:
     @contextlib.contextmanager
     def keep_from_loading(self, pool_id: str) -> Iterator[None]:
         """The pool's next engine loads for as long as this lasts."""
-        hold = self._holds / pool_id
+        hold = self.holds / pool_id
         hold.touch()
         try:
             yield
@@ -137,13 +141,16 @@ class Ward:
 
     def let_load(self, pool_id: str) -> None:
         """Do not keep it any longer."""
-        (self._holds / pool_id).unlink(missing_ok=True)
+        (self.holds / pool_id).unlink(missing_ok=True)
 
     def port(self, pid: int) -> int:
         """Of the engine with that pid."""
+        return int(self.line_of(pid).rpartition("port=")[2].split()[0])
+
+    def line_of(self, pid: int) -> str:
+        """Of the log, which tells of the start of that engine."""
         lines = [line for line in self.daemon.log.splitlines() if "started an engine" in line]
-        line = next(line for line in lines if f" pid={pid} " in line)
-        return int(line.rpartition("port=")[2].split()[0])
+        return next(line for line in lines if f" pid={pid} " in line)
 
     def sessions(self) -> list[int]:
         """Every engine's that was started."""
@@ -229,6 +236,7 @@ def open_ward(
     library: Path | None = None,
     held: Sequence[str] = (),
     *,
+    card_gib: int = 2,
     ends_well: bool = True,
 ) -> Iterator[Ward]:
     """Start it, with some pools kept from loading. At the end it is stopped, if it is to end well,
@@ -240,11 +248,11 @@ def open_ward(
     cards = [pool.card for pool in pools if pool.card is not None]
     nvml, environment = None, {}
     if library is not None:
-        nvml = FakeNvml(folder / "machine", [card(n, 2) for n in range(max(cards) + 1)])
+        nvml = FakeNvml(folder / "machine", [card(n, card_gib) for n in range(max(cards) + 1)])
         environment = nvml.environment(library)
     config = write_pools(folder, holds, nvml, pools)
     with run_daemon(config, **environment) as daemon:
-        ward = Ward(daemon, holds, pools)
+        ward = Ward(daemon, holds, pools, nvml)
         yield ward
         if not ends_well:
             return

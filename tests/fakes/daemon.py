@@ -60,6 +60,7 @@ class RunningDaemon:
     """A daemon that has said where it listens; its log is read as it comes."""
 
     def __init__(self, config: Path, more_environment: dict[str, str]) -> None:
+        self.config = config
         self.lines: list[str] = []
         self._news = threading.Condition()
         self.process = subprocess.Popen(

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from tests.fakes.gguf import write_head
+from tests.fakes.gguf import TENSOR_F32, Tensor, Value, write_head, write_sparse
+from tests.fakes.llama_faults import MIB, model_faults
 
 _SCRIPT = Path(__file__).with_name("llama_server.py")
-_MODEL_HEAD = write_head(
-    {
-        "general.architecture": "llama",
-        "llama.block_count": 2,
-        "llama.embedding_length": 64,
-        "llama.feed_forward_length": 128,
-        "llama.attention.head_count": 4,
-    }
-)
+_FACTS: Mapping[str, Value] = {
+    "general.architecture": "llama",
+    "llama.block_count": 2,
+    "llama.embedding_length": 64,
+    "llama.feed_forward_length": 128,
+    "llama.attention.head_count": 4,
+}
+_MODEL_HEAD = write_head(_FACTS)
 
 
 def install_engine(folder: Path) -> Path:
@@ -35,6 +37,16 @@ def write_model(folder: Path, size_bytes: int = 1000) -> Path:
     """Write a file of that size, for a model of two small layers; returns its path."""
     model = folder / "model.gguf"
     model.write_bytes(_MODEL_HEAD.ljust(size_bytes, b"\0"))
+    return model
+
+
+def write_heavy_model(model: Path, weights_mib: int, /, **faults: object) -> Path:
+    """Write a model with so much to load, which takes no room on the disk, and what goes wrong with
+    its engines alone; returns its path."""
+    weights = Tensor("blk.0.ffn_up.weight", (1024, 256 * weights_mib), TENSOR_F32)
+    write_sparse(model, write_head(_FACTS, [weights]), weights_mib * MIB)
+    told = {name: value if isinstance(value, int) else str(value) for name, value in faults.items()}
+    model_faults(model).write_text(json.dumps(told))
     return model
 
 

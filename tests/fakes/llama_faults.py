@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -23,12 +24,15 @@ _WRITE_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Faults:
-    """What goes wrong; each field is read from ``FAKE_`` and its name in capitals."""
+    """What goes wrong; each field is read from ``FAKE_`` and its name in capitals, or, for the
+    engines of one model alone, from a JSON object in a file beside it (``model_faults``)."""
 
     exit_at_load: str = ""
     """Say this and exit with code 1 instead of loading."""
     exit_once: str = ""
     """A path: the same, but only while no such file is there; it is made on the way."""
+    exit_but_once: str = ""
+    """A path: the same, but only once such a file is there; it is made on the way."""
     exit_unended: str = ""
     """The same without a line's end, and by SIGABRT."""
     crash_at_load: int = 0
@@ -95,12 +99,21 @@ _AT_LOAD = (
 """What ``first_load_only`` is about."""
 
 
-def read_faults(environ: dict[str, str]) -> Faults:
-    """The faults that the environment asks for."""
+def model_faults(model: str | Path) -> Path:
+    """Where the faults of a model stand; what they say goes before the environment."""
+    return Path(f"{model}.faults")
+
+
+def read_faults(environ: dict[str, str], model: str) -> Faults:
+    """The faults that the environment and the model ask for."""
     plain, given = Faults(), {}
+    of_model: dict[str, object] = {}
+    with contextlib.suppress(OSError):
+        of_model = json.loads(model_faults(model).read_text())
     for field in fields(Faults):
-        if (text := environ.get(f"FAKE_{field.name.upper()}")) is not None:
-            given[field.name] = type(getattr(plain, field.name))(text)
+        value = of_model.get(field.name, environ.get(f"FAKE_{field.name.upper()}"))
+        if value is not None:
+            given[field.name] = type(getattr(plain, field.name))(value)
     faults = replace(plain, **given)
     if not faults.first_load_only:
         return faults
@@ -151,6 +164,8 @@ def fail_at_load(options: argparse.Namespace, faults: Faults) -> None:
         sys.exit(faults.exit_at_load)
     if faults.exit_once and is_first(Path(faults.exit_once)):
         sys.exit("error: failed once")
+    if faults.exit_but_once and not is_first(Path(faults.exit_but_once)):
+        sys.exit("error: did not fail once")
     if faults.exit_unended:
         os.write(2, faults.exit_unended.encode())
         die(signal.SIGABRT)

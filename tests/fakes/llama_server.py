@@ -1,11 +1,12 @@
 """A stand-in for ``llama-server``: its flags, HTTP and faults, by the standard library alone.
 
 A script, run as a process of its own. It loads nothing and makes up its tokens; how it misbehaves
-is said by the environment (``Faults``), by a signal (SIGUSR1: it aborts; SIGUSR2: it accepts and
-answers nothing any more) or, for one request, by words in its prompt:
+is said by the environment or beside its model (``Faults``), by a signal (SIGUSR1: it aborts;
+SIGUSR2: it accepts and answers nothing any more) or, for one request, by words in its prompt:
 
 - ``[tokens N]``: so many tokens, at most ``n_predict``
 - ``[every S]``: seconds between tokens
+- ``[signed]``: each token has the name of its model's file in it
 - ``[crash N]``: dies by SIGKILL after N tokens
 - ``[exit N]``: exits with code 1 after N tokens, saying an error
 - ``[hang N]``: says no more after N tokens, until the client leaves
@@ -167,6 +168,9 @@ class Handler(BaseHTTPRequestHandler):
             try:
                 faults, deafened = self.server.faults, self.server.deafened
                 tokens = generate(wishes, made, self._is_wanted, faults, deafened)
+                if wishes.has("signed"):
+                    name = Path(self.server.options.model).stem
+                    tokens = (f"{name}:{token}" for token in tokens)
                 if self._stream(tokens, shape, is_cut, wishes, bool(body.get("return_progress"))):
                     note(self.server.faults, f"end {prompt} {made}")
             finally:
@@ -253,7 +257,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    options, faults = parse_options(sys.argv[1:]), read_faults(dict(os.environ))
+    options = parse_options(sys.argv[1:])
+    faults = read_faults(dict(os.environ), options.model)
     deafened = threading.Event()
     hear_signals(faults, deafened)
     start_children(faults)

@@ -99,9 +99,12 @@ class Stage:
         self.models: dict[str, str] = {}
         """By replica, as it was opened last."""
         self.retired: dict[str, asyncio.Future[None]] = {}
+        self._broken: list[asyncio.Future[None]] = []
+        """Of those that are closed with tasks that have still to hear of it."""
         self.is_busy = False
         """Whoever is retired has tasks to finish first."""
-        self._is_held = False
+        self._held: set[str] = set()
+        """Pools."""
         self.tasks: tuple[str, ...] = ()
         """What its replicas have at their end."""
         config = Config(pools=(pool, *others))
@@ -131,22 +134,21 @@ class Stage:
 
     def close_slots(self, pool_id: str, replica_id: str) -> tuple[str, ...]:
         del self.open[replica_id]
-        idle = self.retired.pop(replica_id, None)
-        if idle is not None and not idle.done():
-            idle.set_result(None)
+        if (idle := self.retired.pop(replica_id, None)) is not None:
+            self._broken.append(idle)
         return self.tasks
 
     def hold(self, pool_id: str) -> None:
-        assert not self._is_held, "held twice"
-        self._is_held = True
+        assert pool_id not in self._held, "held twice"
+        self._held.add(pool_id)
 
     def resume(self, pool_id: str) -> None:
-        self._is_held = False
+        self._held.discard(pool_id)
 
     def finish_tasks(self) -> None:
         """Whoever was retired has no task any more."""
         self.is_busy = False
-        for idle in self.retired.values():
+        for idle in (*self.retired.values(), *self._broken):
             if not idle.done():
                 idle.set_result(None)
 
@@ -154,7 +156,7 @@ class Stage:
 
     def is_held(self) -> bool:
         """True while it admits without replicas."""
-        return self._is_held
+        return self.pool.id in self._held
 
     @property
     def serving(self) -> list[str]:

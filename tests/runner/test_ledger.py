@@ -105,6 +105,21 @@ def test_one_that_served_gives_back_what_it_was_measured_at() -> None:
     assert note_exit(small, CARD, None) == 11 * GIB
 
 
+def test_one_that_was_gone_when_its_card_was_read_is_not_taken_off_twice() -> None:
+    """With a neighbour of 3 GiB; the card is read before or after its end is heard of."""
+    before, after = gpu(0, 24, free_gib=13, held={5: 8.0}), gpu(0, 24, free_gib=21, held={7: 3.0})
+    ledger = Ledger()
+    holding = ledger.reserve("a", "a-0", "GPU-0", 10 * GIB, 8 * GIB)
+    holding.session, holding.rise_bytes = 5, 8 * GIB
+    ledger.see(seen(before))
+    ledger.see(seen(after))
+    assert note_exit(holding, before, None) == 3 * GIB + 8 * GIB // 10
+    assert note_exit(holding, after, None) == 3 * GIB + 8 * GIB // 10
+    # A driver that lags has its memory in use for a while, and nobody's.
+    lagging = gpu(0, 24, free_gib=13, held={7: 3.0})
+    assert note_exit(holding, lagging, None) == 3 * GIB + 8 * GIB // 10
+
+
 def test_during_anothers_load_that_one_may_rise_and_its_baseline_sinks() -> None:
     holding = loading(rise_bytes=8 * GIB, is_loading=False)
     other = loading(size_gib=2, baseline_bytes=10 * GIB)

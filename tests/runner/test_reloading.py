@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,15 @@ from typing import Any
 import pytest
 
 from orchd.config.model import PoolConfig
+from orchd.engines.adapter import Endpoint
 from orchd.reload_outcome import ReloadBusy, Reloaded, ReloadFailed, ReloadOutcome, Strategy
 from orchd.runner.lifecycle import State
 from orchd.runner.snapshot import NoReading, Reading
 from tests.conftest import Drive
-from tests.fakes.engines import install_engine, write_model
+from tests.fakes.engines import install_engine, list_children, write_model
 from tests.fakes.nvml import FakeNvml, card, uuid_of
 from tests.runner.pools import make_pool
-from tests.runner.stage import QUICK, Stage, staged, until
+from tests.runner.stage import PATIENT, QUICK, Stage, staged, until
 
 
 @pytest.fixture
@@ -208,6 +210,10 @@ def test_an_old_one_that_dies_at_its_last_tasks_does_not_come_back(
             answer = stage.supervisor.reload("chat", other)
             await until(lambda: bool(stage.retired))
             os.kill(old, signal.SIGKILL)
+            await until(lambda: "chat-0" not in stage.open)
+            assert [s.state for s in stage.statuses()] == [State.READY, State.DOWN]
+            assert not answer.done(), "its tasks have still to hear of it"
+            stage.finish_tasks()
             succeeded(await answer)
             assert stage.opened == 2
             (death,) = stage.status.incidents
@@ -227,6 +233,23 @@ def test_a_pool_that_serves_nothing_is_mended_by_a_reload(
             succeeded(await stage.supervisor.reload("chat", other))
             assert stage.serving == [other]
             assert stage.only.state is State.READY
+
+    drive(scenario())
+
+
+def test_an_old_one_in_backoff_gives_way(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
+) -> None:
+    async def scenario() -> None:
+        async with staged(
+            tmp_path, PATIENT, pool=gpu_pool(nvml, hold), read_gpus=nvml.read
+        ) as stage:
+            await stage.reach(State.READY)
+            stage.kill_engine()
+            await stage.reach(State.BACKOFF)
+            assert succeeded(await stage.supervisor.reload("chat", None)).strategy is (
+                Strategy.SIDE_BY_SIDE
+            )
 
     drive(scenario())
 
@@ -325,6 +348,79 @@ def test_the_room_that_it_makes_is_kept_for_the_old_one_too(
             hold.end()
             assert f"the old model {pool.model} is back" in failed(await answer)
             await lacks(stage, "greedy", "reserved by chat-0")
+
+    drive(scenario())
+
+
+def test_an_old_one_that_loads_still_gives_way_in_place(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
+) -> None:
+    async def scenario() -> None:
+        hold.begin()
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
+            (old,) = await until_loading(stage)
+            answer = stage.supervisor.reload("chat", None)
+            await until(lambda: bool(pids(stage)) and old not in pids(stage))
+            hold.end()
+            assert succeeded(await answer).strategy is Strategy.IN_PLACE
+            assert stage.opened == 1
+
+    drive(scenario())
+
+
+def test_memory_that_is_still_coming_back_is_waited_for(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    """That of the model before the last, when one reload follows another at once."""
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 12)])
+    pool = gpu_pool(nvml, hold, lag_ms=400)
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            for _ in range(2):
+                outcome = succeeded(await stage.supervisor.reload("chat", None))
+                assert outcome.strategy is Strategy.SIDE_BY_SIDE
+
+    drive(scenario())
+
+
+def test_what_a_new_one_that_gave_way_had_is_room_again(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    """One of two has loaded when the room of the other is gone: both go in place of the old."""
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 20)])
+    pool = gpu_pool(nvml, hold, lag_ms=400, replicas=2)
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
+            await until(lambda: len(stage.open) == 2)
+            hold.begin()
+            answer = stage.supervisor.reload("chat", None)
+            await until_loading(stage)
+            nvml.change(0, used_mib=6500)
+            hold.end()
+            outcome = succeeded(await answer)
+            assert outcome.strategy is Strategy.IN_PLACE
+            assert len(stage.serving) == 2
+
+    drive(scenario())
+
+
+def test_in_place_on_two_pools_of_one_card_at_once(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 12)])
+    pool = gpu_pool(nvml, hold, lag_ms=200)
+    beside = replace(pool, id="beside")
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, others=(beside,), read_gpus=nvml.read) as stage:
+            await until(lambda: len(stage.open) == 2)
+            both = [stage.supervisor.reload(name, None) for name in ("chat", "beside")]
+            for answer in both:
+                assert succeeded(await answer).strategy is Strategy.IN_PLACE
+            assert sorted(stage.open) == ["beside-1", "chat-1"]
 
     drive(scenario())
 
@@ -453,6 +549,128 @@ def test_a_new_one_that_dies_in_place_of_the_old_one_brings_that_back(
     drive(scenario())
 
 
+class WhenLogged(logging.Handler):
+    """Does something in the moment in which the log is told such words."""
+
+    def __init__(self, words: str, act: Callable[[], None]) -> None:
+        super().__init__()
+        self._words, self._act = words, act
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._words in record.getMessage():
+            self._act()
+
+
+def test_the_old_one_comes_back_at_once_where_room_that_was_made_is_gone(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold, other: str
+) -> None:
+    """It is not looked for again while nothing serves, though it would be found."""
+    logger = logging.getLogger("orchd.runner.replica")
+    handler = WhenLogged("could not start", lambda: nvml.change(0, used_mib=2900))
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            succeeded(await stage.supervisor.reload("chat", other))
+            nvml.change(0, used_mib=2900)
+            stage.is_busy = True
+            answer = stage.supervisor.reload("chat", stage.pool.model)
+            await until(stage.is_held)
+            nvml.change(0, used_mib=3300)
+            stage.finish_tasks()
+            message = failed(await answer)
+            assert "needs 4.9 GiB" in message
+            assert message.endswith(f"; the old model {other} is back")
+            assert stage.serving == [other]
+
+    logger.addHandler(handler)
+    try:
+        drive(scenario())
+    finally:
+        logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("broken", ["hold", "retire_slots"])
+def test_a_bug_before_the_switch_leaves_the_old_one_serving(
+    drive: Drive[None],
+    tmp_path: Path,
+    nvml: FakeNvml,
+    hold: Hold,
+    caplog: pytest.LogCaptureFixture,
+    broken: str,
+) -> None:
+    def fail(*_: str) -> None:
+        raise RuntimeError("a bug of the gate")
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            sound = getattr(stage, broken)
+            setattr(stage, broken, fail)
+            message = failed(await stage.supervisor.reload("chat", None))
+            assert message == f"a bug in orchd; the old model {stage.pool.model} is back"
+            assert stage.serving == [stage.pool.model] and not stage.is_held()
+            stage.kill_engine()
+            await until(lambda: stage.opened == 2)
+            setattr(stage, broken, sound)
+            succeeded(await stage.supervisor.reload("chat", None))
+
+    drive(scenario())
+    assert "a bug of the gate" in caplog.text
+
+
+@pytest.mark.parametrize(("gib", "how"), [(12, "was not touched"), (8, "is back")])
+def test_a_bug_in_the_switch_leaves_one_model(
+    drive: Drive[None],
+    tmp_path: Path,
+    hold: Hold,
+    other: str,
+    caplog: pytest.LogCaptureFixture,
+    gib: int,
+    how: str,
+) -> None:
+    nvml = FakeNvml(tmp_path / "machine", [card(0, gib, used_mib=2900 if gib == 8 else 0)])
+
+    async def scenario() -> None:
+        before = set(list_children())
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            sound = stage.open_slots
+
+            def fail(config: PoolConfig, endpoint: Endpoint) -> None:
+                if config.model == other:
+                    raise RuntimeError("a bug of the gate")
+                sound(config, endpoint)
+
+            stage.open_slots = fail  # type: ignore[method-assign]
+            old = f"the old model {stage.pool.model}"
+            message = failed(await stage.supervisor.reload("chat", other))
+            assert message == f"a bug in orchd; {old} {how}"
+            assert stage.serving == [stage.pool.model] and not stage.retired
+            assert len(pids(stage)) == 1 and len(set(list_children()) - before) == 1
+            assert stage.only.state is State.READY and stage.status.retired == ()
+
+    drive(scenario())
+    assert "a bug of the gate" in caplog.text
+
+
+def test_a_bug_after_the_switch_is_answered_too(
+    drive: Drive[None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path) as stage:
+            await stage.reach(State.READY)
+            stage.is_busy = True
+            answer = stage.supervisor.reload("chat", None)
+            await until(lambda: bool(stage.retired))
+            stage.retired["chat-0"].set_exception(RuntimeError("a bug of the gate"))
+            assert failed(await answer).startswith("a bug in orchd")
+            assert stage.status.reload is None and stage.serving == [stage.pool.model]
+
+    drive(scenario())
+    assert "a bug of the gate" in caplog.text
+
+
 def test_an_old_one_that_cannot_come_back_is_tried_again(
     drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
 ) -> None:
@@ -473,6 +691,27 @@ def test_an_old_one_that_cannot_come_back_is_tried_again(
             hold.end()
             put_back(stage.pool.model)
             await until(lambda: stage.serving == [stage.pool.model])
+
+    drive(scenario())
+
+
+def test_a_pool_that_comes_back_in_part_says_so(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 8), card(1, 8)])
+    pool = gpu_pool(nvml, hold, replicas=2)
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
+            await until(lambda: len(stage.open) == 2)
+            hold.begin()
+            answer = stage.supervisor.reload("chat", None)
+            await until_loading(stage, 2)
+            nvml.change(1, handle_code=15)
+            hold.end()
+            message = failed(await answer)
+            assert "is back but for what is tried again: replica chat-" in message
+            assert len(stage.serving) == 1
 
     drive(scenario())
 
@@ -538,6 +777,20 @@ def test_a_stop_while_the_pool_is_held_leaves_nothing(
     drive(scenario())
 
 
+def test_the_end_of_all_replicas_is_that_of_a_reload(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
+) -> None:
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=gpu_pool(nvml, hold), read_gpus=nvml.read) as stage:
+            await stage.reach(State.READY)
+            stage.is_busy = True
+            answer = stage.supervisor.reload("chat", None)
+            await until(lambda: bool(stage.retired))
+        assert failed(await answer) == "the daemon is stopping"
+
+    drive(scenario())
+
+
 # -- one replica per device --------------------------------------------------------------------
 
 
@@ -578,6 +831,9 @@ def test_a_pool_none_of_whose_devices_is_there_is_not_reloaded(
             await until(lambda: stage.statuses() != ())
             message = failed(await stage.supervisor.reload("chat", None))
             assert "none of the pool's devices is there" in message
+            nvml.reason = "no NVIDIA driver is installed"
+            assert nvml.reason in failed(await stage.supervisor.reload("chat", None))
+            nvml.reason = None
             nvml.cards.append(card(0, 8))
             await stage.reach(State.READY)
 
@@ -600,6 +856,60 @@ def test_a_card_that_is_lost_under_the_new_one_brings_the_old_one_through(
             nvml.change(place, handle_code=15)
             assert f"its device {lost} has fallen off the bus" in failed(await answer)
             assert stage.only.state is State.READY and stage.opened == 1
+
+    drive(scenario())
+
+
+def test_a_card_that_is_out_of_service_anyway_stops_no_reload(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 12), card(1, 12)])
+    pool = gpu_pool(nvml, hold, replicas="per-device")
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
+            await until(lambda: len(stage.open) == 2)
+            nvml.change(1, handle_code=15)
+            await until(lambda: len(stage.open) == 1)
+            succeeded(await stage.supervisor.reload("chat", None))
+            assert len(stage.serving) == 1
+            await until(lambda: len(stage.statuses()) == 2)
+            assert len(stage.serving) == 1
+            nvml.change(1, handle_code=0)
+            await until(lambda: len(stage.serving) == 2)
+
+    drive(scenario())
+
+
+def test_a_pool_all_of_whose_cards_are_out_of_service_is_told_why_it_is_not_reloaded(
+    drive: Drive[None], tmp_path: Path, nvml: FakeNvml, hold: Hold
+) -> None:
+    pool = gpu_pool(nvml, hold, replicas="per-device")
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
+            await until(lambda: len(stage.open) == 1)
+            nvml.change(0, handle_code=15)
+            await until(lambda: stage.open == {})
+            message = failed(await stage.supervisor.reload("chat", None))
+            assert "GPU 0 (NVIDIA Card) has fallen off the bus" in message
+
+    drive(scenario())
+
+
+def test_a_serving_card_that_cannot_be_read_now_loses_no_replica_by_a_reload(
+    drive: Drive[None], tmp_path: Path, hold: Hold
+) -> None:
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 12), card(1, 12)])
+    pool = gpu_pool(nvml, hold, replicas="per-device")
+
+    async def scenario() -> None:
+        async with staged(tmp_path, pool=pool, read_gpus=nvml.read) as stage:
+            await until(lambda: len(stage.open) == 2)
+            nvml.change(1, memory_code=999)
+            message = failed(await stage.supervisor.reload("chat", None))
+            assert "GPU 1 (NVIDIA Card) errs" in message and "was not touched" in message
+            assert len(stage.serving) == 2
 
     drive(scenario())
 

@@ -492,6 +492,58 @@ def test_who_found_no_room_is_woken_by_a_replica_that_gives_back(
     drive(scenario())
 
 
+def test_a_survey_sees_what_is_gone_as_given_back_on_each_card(
+    drive: Drive[None], pool: PoolConfig
+) -> None:
+    cards = Cards(2)
+
+    async def scenario() -> None:
+        async with opened(cards.read) as resources:
+            leases = [await place(resources, pool) for _ in range(2)]
+            assert {lease.device for lease in leases} == {"GPU-0", "GPU-1"}
+            cards.used_gib = [3, 3]
+            for n, lease in enumerate(leases):
+                resources.note_process(lease, 70 + n)
+                await resources.prove_memory(lease, pool)
+                resources.give_back(lease)
+            surveying = asyncio.create_task(resources.survey(pool))
+            for n in range(2):
+                await spin()
+                assert not surveying.done()
+                cards.used_gib[n] = 0
+                await has_place(resources, 1 - n)
+            machine = await surveying
+            assert machine.reservations == ()
+            assert [gpu.free_bytes for gpu in machine.snapshot.gpus] == [8 * GIB, 8 * GIB]
+
+    drive(scenario())
+
+
+def test_a_claim_takes_no_turn_from_the_pool_that_made_it(
+    drive: Drive[None], pool: PoolConfig
+) -> None:
+    pool = replace(pool, vram_mib=2000)
+    stranger = replace(pool, id="stranger")
+
+    async def scenario() -> None:
+        async with opened(Cards().read) as resources:
+            first = await place(resources, pool)
+            second = asyncio.create_task(resources.place(AUTO, pool))
+            await has_place(resources, 2)
+            behind = asyncio.create_task(resources.place(AUTO, stranger))
+            await has_place(resources, 3)
+            resources.claim(pool.id, {"GPU-0": 7 * GIB})
+            resources.give_back(first)
+            await asyncio.wait([second, behind], return_when=asyncio.FIRST_COMPLETED)
+            lease = await place_of(second)
+            assert not behind.done()
+            resources.give_back(lease)
+            assert isinstance(await behind, NoRoom), "the claim leaves it none"
+            resources.unclaim(pool.id)
+
+    drive(scenario())
+
+
 def test_what_is_claimed_is_for_the_pool_that_claims_it(
     drive: Drive[None], pool: PoolConfig
 ) -> None:

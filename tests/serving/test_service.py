@@ -8,13 +8,15 @@ import gc
 import logging
 import weakref
 from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import pytest
 
 from orchd.api import wire
-from orchd.config.model import Config
-from orchd.engines.adapter import ChatTurn, Generation
+from orchd.config.model import Config, PoolConfig
+from orchd.engines.adapter import ChatTurn, EngineRequest, Generation
+from orchd.engines.llamacpp import LlamaCpp
 from orchd.engines.registry import ADAPTERS
 from orchd.errors import Code
 from orchd.serving.entry import Entry, Reader
@@ -582,6 +584,44 @@ def test_a_retired_replica_without_a_task_is_idle_at_once(drive: Drive[Any]) -> 
     drive(scenario())
 
 
+def test_a_replica_without_a_task_once_before_is_not_idle_when_it_is_retired(
+    drive: Drive[Any],
+) -> None:
+    async def scenario() -> None:
+        async with FakeEngine(tells("a"), hangs("b")) as engine, Rig() as rig:
+            rig.open(engine.endpoint)
+            await rig.story(rig.submit())
+            await rig.until_free()
+            entry = rig.submit()
+            await rig.listen(entry).until_tokens(1)
+            idle = rig.service.retire_slots("chat", "r0")
+            assert not idle.done()
+            rig.service.cancel(entry)
+            await idle
+
+    drive(scenario())
+
+
+class NamesItsModel(LlamaCpp):
+    """An engine that wants to be told which model is meant, as many do."""
+
+    def generation_request(self, pool: PoolConfig, generation: Generation) -> EngineRequest:
+        request = super().generation_request(pool, generation)
+        return replace(request, path=f"/{PurePath(pool.model).name}")
+
+
+def test_each_replica_is_asked_for_the_model_that_it_has(drive: Drive[Any]) -> None:
+    async def scenario() -> None:
+        rig = Rig(adapters={"llamacpp": NamesItsModel()})
+        async with FakeEngine(tells("a")) as engine, rig:
+            rig.pool = replace(rig.pool, model="/models/other.gguf")
+            rig.open(engine.endpoint)
+            await rig.story(rig.submit())
+            assert engine.calls[0].path == "/other.gguf"
+
+    drive(scenario())
+
+
 def test_a_retired_replica_that_dies_is_idle_and_its_task_runs_elsewhere(
     drive: Drive[Any],
 ) -> None:
@@ -606,6 +646,68 @@ def test_a_retired_replica_that_dies_is_idle_and_its_task_runs_elsewhere(
             await idle
 
     drive(scenario())
+
+
+def test_a_retired_replica_is_idle_once_a_task_that_was_cut_short_is_dropped(
+    drive: Drive[Any],
+) -> None:
+    """Not before: an engine that is stopped at work would count as one that hangs."""
+
+    async def scenario() -> None:
+        async with FakeEngine(hangs("a")) as engine, Rig() as rig:
+            rig.open(engine.endpoint)
+            entry = rig.submit()
+            await rig.listen(entry).until_tokens(1)
+            idle = rig.service.retire_slots("chat", "r0")
+            engine.lingering = 1
+            rig.service.cancel(entry)
+            asked = engine.slots_asked
+            while engine.slots_asked < asked + 2:  # noqa: ASYNC110, nothing tells of it
+                await asyncio.sleep(0.002)
+            assert not idle.done() and rig.busy() == 1
+            engine.lingering = 0
+            await idle
+            assert rig.busy() == 0
+
+    drive(scenario())
+
+
+def test_a_retired_replica_that_hangs_is_reported_and_idle_once_it_is_closed(
+    drive: Drive[Any],
+) -> None:
+    async def scenario() -> None:
+        rig = Rig(free_within_s=0.01)
+        async with FakeEngine(hangs("a")) as engine, rig:
+            rig.open(engine.endpoint)
+            entry = rig.submit()
+            await rig.listen(entry).until_tokens(1)
+            idle = rig.service.retire_slots("chat", "r0")
+            engine.lingering = 1
+            rig.service.cancel(entry)
+            while not rig.stuck:  # noqa: ASYNC110, nothing tells of it
+                await asyncio.sleep(0.002)
+            assert not idle.done()
+            rig.close("r0")
+            await idle
+
+    drive(scenario())
+
+
+def test_who_waits_no_more_for_a_retired_replica_disturbs_nothing(
+    drive: Drive[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with FakeEngine(hangs("a")) as engine, Rig() as rig:
+            rig.open(engine.endpoint)
+            entry = rig.submit()
+            await rig.listen(entry).until_tokens(1)
+            rig.service.retire_slots("chat", "r0").cancel()
+            rig.service.cancel(entry)
+            await rig.until_free()
+            rig.close("r0")
+
+    drive(scenario())
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_a_task_goes_by_the_active_models_name(drive: Drive[Any]) -> None:

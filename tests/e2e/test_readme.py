@@ -59,7 +59,7 @@ INSTEAD = {
             "tests/tools/test_demo_model.py",
         ),
     ),
-    "./tools/test": Instead("is what runs this test", shown_by=(".ci/run",)),
+    "./tools/test": Instead("is what runs this test"),
     "orchd serve": Instead(
         "stays in the foreground",
         run="orchd serve 2>../serve.log & daemon=$!\n"
@@ -300,8 +300,9 @@ def test_the_programs_are_as_short_as_promised(session: Session) -> None:
     promised = {"python": 15, "sh": 10}
     assert {block.language for block in PROGRAMS} == promised.keys()
     for block in PROGRAMS:
-        assert len(block.text.splitlines()) <= promised[block.language]
-        assert len(session.answers[block.number].strip()) > 20
+        lines = [line for line in block.text.splitlines() if line]
+        assert len(lines) <= promised[block.language]
+        assert session.answers[block.number].strip()
 
 
 TEXTS = ['It\'s "so",', " a\\b", "\n", "naïve 東京", "\ttab"]

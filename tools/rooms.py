@@ -44,7 +44,7 @@ ROOMS: dict[str, Room] = {
         third_party=("orjson",),
     ),
     "config": Room(
-        pure=("model", "validate", "listen", "marks", "shape", "wording"),
+        pure=("model", "model_form", "validate", "listen", "marks", "shape", "wording"),
         shells=("load", "token", "places"),
         imports=("errors",),
     ),

@@ -15,7 +15,7 @@ from orchd.serving.task import Rejected
 def reload(context: Context, request: Request) -> Reply:
     """POST /v1/pools/{pool_id}/reload"""
     pool = _find(context, request)
-    new_model_ref = read_new_model_ref(request.body)
+    new_model_ref = read_new_model_ref(request.body, pool.engine)
     if context.service.is_stopping:
         stopping = "the daemon is stopping"
         return wire.rejected_response(

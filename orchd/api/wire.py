@@ -124,13 +124,14 @@ def _describe_event(event: TaskEvent) -> tuple[str, Mapping[str, Any]]:
                 "queue_position": queue_position,
                 "predicted_start_ms": predicted_start_ms,
             }
-        case Ended(tokens_in, tokens_out, decode_ms, finish_reason):
-            return "end", {
+        case Ended(tokens_in, tokens_out, decode_ms, finish_reason, is_estimated):
+            ended = {
                 "tokens_in": tokens_in,
                 "tokens_out": tokens_out,
                 "decode_ms": decode_ms,
                 "finish_reason": finish_reason,
             }
+            return "end", {**ended, "estimated": True} if is_estimated else ended
         case Failed(code, message, engine):
             return "error", _envelope(code, message, engine)
         case _:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from orchd.config.model import Config, PoolConfig
+from orchd.config.model_form import is_name, is_path
 from orchd.config.places import SYSTEM_CONFIG, home_dir, user_config
 from orchd.config.validate import EngineRule, validate
 from orchd.errors import ConfigurationError, Fault, NoConfigurationError
@@ -115,7 +116,13 @@ def _with_absolute_paths(config: Config, path: Path, home: Path | None) -> Confi
         binary = pool.binary
         if binary is not None and "/" in binary:
             binary = absolute(binary)
-        return replace(pool, model=absolute(pool.model), binary=binary)
+        model = pool.model
+        if is_path(pool.engine, model):
+            model = absolute(model)
+        elif not is_name(pool.engine, model):
+            problem = f"pool {pool.id}: model {model} is neither a name nor a path"
+            raise _refusal(path, f"{problem}; a path starts with /, ./, ../ or ~/")
+        return replace(pool, model=model, binary=binary)
 
     auth = config.auth
     if auth.token_file is not None:

@@ -40,6 +40,10 @@ class Generation:
     stop: tuple[str, ...] = ()
 
 
+FIRST_COMPLETION = Generation(prompt="Hello", max_tokens=1, sampling={"temperature": 0})
+"""A first token, asked for with a prompt."""
+
+
 def max_events(pool: PoolConfig, generation: Generation) -> int:
     """How many pieces of text the answer can have: each holds a token at least."""
     return pool.ctx if generation.max_tokens is None else generation.max_tokens
@@ -122,7 +126,8 @@ class Identity:
     """Who answered: proof that the engine behind the port is the one that we started."""
 
     model: str
-    version: str
+    version: str | None
+    """None where this answer does not tell."""
 
 
 # -- how an engine is started ------------------------------------------------------------------
@@ -161,6 +166,8 @@ class Launch:
     key: str = field(repr=False)
     is_cpu_shared: bool = False
     """True where more than one replica computes on this machine's CPU."""
+    memory_share: float | None = None
+    """Of a GPU's whole memory, the share that is reserved for it."""
 
 
 # -- what an engine takes of its device's memory -----------------------------------------------
@@ -214,6 +221,8 @@ class MemoryDemand:
     """What of its configuration is not in the reckoning, for the user."""
     total_fraction: float | None = None
     """Where it takes that share of the card's whole memory, whatever the model."""
+    takes_all: bool = False
+    """True where it fills whatever it is given, so that measuring it teaches nothing."""
 
 
 class Adapter(Protocol):
@@ -237,11 +246,24 @@ class Adapter(Protocol):
     def health_request(self) -> EngineRequest:
         """The cheap question that is repeated until the engine has loaded."""
 
-    def identity_request(self) -> EngineRequest:
-        """The question whose answer ``read_identity`` understands."""
+    def has_key(self, pool: PoolConfig) -> bool:
+        """Whether it is started so that it refuses everybody who has not its key."""
 
-    def read_identity(self, body: bytes) -> Identity:
-        """Raises EngineError where this is not such an engine."""
+    def identity_request(self) -> EngineRequest:
+        """The question whose answer ``read_identity`` understands. It must need the key, if there
+        is one."""
+
+    def read_identity(self, pool: PoolConfig, body: bytes) -> Identity:
+        """Who answers, and with which model. Raises EngineError where this is no such engine."""
+
+    def version_requests(self) -> tuple[EngineRequest, ...]:
+        """Where to ask for the version that the identity did not tell, best first."""
+
+    def read_version(self, body: bytes) -> str | None:
+        """Of a 200 answer to one of those; None where it does not tell, whatever it is."""
+
+    def first_generations(self) -> tuple[Generation, ...]:
+        """What its first token is asked with; the next one where it has no such endpoint."""
 
     def slots_request(self) -> EngineRequest | None:
         """The question how many slots are at work; None for an engine that cannot tell."""

@@ -13,6 +13,7 @@ import orjson
 
 from orchd.config.model import PoolConfig
 from orchd.engines.adapter import (
+    FIRST_COMPLETION,
     Binary,
     DeviceKind,
     Done,
@@ -117,17 +118,29 @@ class LlamaCpp:
     def health_request(self) -> EngineRequest:
         return EngineRequest("GET", "/health")
 
+    def has_key(self, pool: PoolConfig) -> bool:
+        return True
+
     def identity_request(self) -> EngineRequest:
         return EngineRequest("GET", "/props")
 
-    def read_identity(self, body: bytes) -> Identity:
+    def read_identity(self, pool: PoolConfig, body: bytes) -> Identity:
         match _parse(body):
             case {"model_path": str(model), "build_info": str(build)}:
                 return Identity(model, build[:_WORDS_CHARS])
             case {"model_path": str(model)}:
-                return Identity(model, "unknown")
+                return Identity(model, None)
             case _:
                 raise EngineError("answered /props without a model_path")
+
+    def version_requests(self) -> tuple[EngineRequest, ...]:
+        return ()
+
+    def read_version(self, body: bytes) -> str | None:
+        return None
+
+    def first_generations(self) -> tuple[Generation, ...]:
+        return (FIRST_COMPLETION,)
 
     def slots_request(self) -> EngineRequest | None:
         return EngineRequest("GET", "/slots")

@@ -21,7 +21,11 @@ def launch_engine(
 
     Raises HostError where this machine has no such engine or no process can be started.
     """
-    launch = Launch(pool.model, lease.device, HOST, lease.port, lease.key, lease.is_cpu_shared)
+    holding = lease.holding
+    launch = Launch(
+        *(pool.model, lease.device, HOST, lease.port, lease.key, lease.is_cpu_shared),
+        memory_share=holding.size_bytes / holding.total_bytes if holding.total_bytes else None,
+    )
     found = find_executable(adapter.executables(pool))
     environment = build_environment(os.environ, adapter.environment(launch), pool.env, lease.device)
     process = EngineProcess(

@@ -35,6 +35,8 @@ class Holding:
     size_bytes: int
     weights_bytes: int
     """Those of the model that go to the device."""
+    total_bytes: int = 0
+    """All that the device has; 0 on the CPU."""
     baseline_bytes: int = 0
     """What was in use of the device right before the load."""
     session: int | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, replace
 
 from orchd.config.model import PoolConfig
@@ -22,7 +22,7 @@ _PROBE_INTERVAL_S = 0.1
 _PROBE_TIMEOUT_S = 5.0
 _NAME_CHARS = 1000
 """How much of a strange model's name is told: it may be as long as an answer."""
-_FIRST_TOKEN = Generation(prompt="Hello", max_tokens=1, sampling={"temperature": 0})
+_NO_SUCH_ENDPOINT = (404, 405, 501)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,15 @@ async def prove_ready(candidate: Candidate) -> Identity:
         raise EngineError(f"does not listen on its port {endpoint.port}: another program does")
     try:
         async with asyncio.timeout(patience_s):
-            await _make_sure_of_the_key(candidate)
+            if candidate.adapter.has_key(candidate.pool):
+                await _make_sure_of_the_key(candidate)
             identity = await _identify(candidate)
             await _make_token(candidate)
     except TimeoutError as error:
         raise EngineError(f"loaded, but made no token in {patience_s:g} s") from error
-    return identity
+    return (
+        identity if identity.version else replace(identity, version=await _ask_version(candidate))
+    )
 
 
 async def _wait_until_healthy(candidate: Candidate) -> None:
@@ -91,27 +94,54 @@ async def _identify(candidate: Candidate) -> Identity:
     answer: Answer = await exchange(candidate.endpoint, candidate.adapter.identity_request())
     if answer.status != 200:
         raise EngineError(f"answered HTTP {answer.status} when asked who it is")
-    identity = candidate.adapter.read_identity(answer.body)
+    identity = candidate.adapter.read_identity(candidate.pool, answer.body)
     if identity.model != candidate.pool.model:
         raise EngineError(f"answers for another model, {identity.model[:_NAME_CHARS]}")
     return identity
 
 
+async def _ask_version(candidate: Candidate) -> str | None:
+    """An engine that will not say its version serves all the same."""
+    for request in candidate.adapter.version_requests():
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                answer = await exchange(candidate.endpoint, request)
+        except (EngineError, TimeoutError):
+            continue
+        if answer.status == 200 and (version := candidate.adapter.read_version(answer.body)):
+            return version
+    return None
+
+
 async def _make_token(candidate: Candidate) -> None:
+    """Have it make one in the first way that it knows."""
+    *ways, last_way = candidate.adapter.first_generations()
+    for way in ways:
+        if await _does_generate(candidate, way, passes_over=_NO_SUCH_ENDPOINT):
+            return
+    await _does_generate(candidate, last_way)
+
+
+async def _does_generate(
+    candidate: Candidate, way: Generation, passes_over: Container[int] = ()
+) -> bool:
+    """True once it has; False where it answers one of these. Raises EngineError where it fails."""
     adapter, pool = candidate.adapter, candidate.pool
-    parser = adapter.new_parser(_FIRST_TOKEN)
+    parser = adapter.new_parser(way)
     last: list[Done | Refused] = []
 
     def on_body(chunk: bytes) -> None:
         last.extend(event for event in parser.feed(chunk) if isinstance(event, Done | Refused))
 
-    request = adapter.generation_request(pool, _FIRST_TOKEN)
+    request = adapter.generation_request(pool, way)
     answer = await exchange(candidate.endpoint, request, Receiver(lambda: None, on_body))
+    if answer.status in passes_over:
+        return False
     if answer.status != 200:
         last.append(adapter.read_refusal(answer.status, answer.body))
     match last:
         case [Done(), *_]:
-            return
+            return True
         case [Refused(message), *_]:
             raise EngineError(f"refused to make a first token: {message}")
         case _:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from orchd.config.model import PoolConfig
+from orchd.config.model_form import is_path
 from orchd.engines.adapter import Adapter, DeviceKind
 from orchd.errors import HostError
 from orchd.runner.executable import identify_engine
@@ -66,7 +67,7 @@ class Reckoner:
         """
         # The head comes first: it tells in no time of what is cut short.
         reading = await self.read(pool)
-        if self._trust is not None:
+        if self._trust is not None and is_path(pool.engine, pool.model):
             await self._trust.check(pool)
         return Needs(self.reckon(pool, reading, "gpu"), self.reckon(pool, reading, "cpu"))
 
@@ -109,6 +110,8 @@ class Reckoner:
             args=pool.args,
             device_kind=kind,
         )
+        if demand.takes_all:
+            return reckon_footprint(pool, demand, files.loaded)
         footprint = reckon_footprint(pool, demand, files.loaded, self._learned.recall(key))
         return replace(footprint, key=key)
 

@@ -175,7 +175,7 @@ class Resources:
                 return False
         gpu = snapshot.find(holding.device)
         assert gpu is not None, f"{holding.device} was chosen and is not there"
-        holding.baseline_bytes = gpu.used_bytes
+        holding.total_bytes, holding.baseline_bytes = gpu.total_bytes, gpu.used_bytes
         return True
 
     def _lease(self, holding: Holding, needs: Needs) -> Lease:

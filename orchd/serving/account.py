@@ -87,6 +87,11 @@ class Accounts:
         if task.tokens_logged == 0:
             self._accounts[task.spec.task_id].token_s = self._now_s()
 
+    def decode_s(self, task: Task, service_s: float) -> float:
+        """Since its first piece of text, as llama.cpp counts itself; its whole service without."""
+        token_s = self._accounts[task.spec.task_id].token_s
+        return service_s if token_s is None else self._now_s() - token_s
+
     def close(self, task: Task, event: Ended | Failed) -> EndReport:
         """It has ended."""
         account = self._accounts.pop(task.spec.task_id)

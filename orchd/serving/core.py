@@ -75,8 +75,7 @@ class Core:
 
     def admit(self, spec: TaskSpec) -> Entry | Rejected:
         """Take a task in, or say why not."""
-        rejected = self._check(spec)
-        if rejected is not None:
+        if (rejected := self._check(spec)) is not None:
             return rejected
         task = Task(spec, self._queue.position(spec.priority))
         entry = Entry(task, EventLog(self._world.encode), self._explain_queue)
@@ -263,7 +262,8 @@ class Core:
         task = entry.task
         match outcome:
             case Done():
-                self._end(entry, task.describe_end(outcome, service_s))
+                decode_s = self._accounts.decode_s(task, service_s)
+                self._end(entry, task.describe_end(outcome, decode_s))
             case Broken() if task.can_requeue and not self._is_stopping:
                 self._let_go(entry)
                 task.step(Step.REQUEUE)

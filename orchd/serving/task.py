@@ -100,13 +100,14 @@ class Task:
         if following is State.ENDED:
             self.spec = replace(self.spec, generation=Generation())
 
-    def describe_end(self, done: Done, service_s: float) -> Ended:
+    def describe_end(self, done: Done, decode_s: float) -> Ended:
         """The engine's own figures; ours only where it keeps none."""
         return Ended(
             tokens_in=done.tokens_in or 0,
             tokens_out=self.tokens_logged if done.tokens_out is None else done.tokens_out,
-            decode_ms=round(service_s * 1000) if done.decode_ms is None else done.decode_ms,
+            decode_ms=round(decode_s * 1000) if done.decode_ms is None else done.decode_ms,
             finish_reason=done.finish_reason,
+            is_estimated=done.tokens_in is None or done.tokens_out is None,
         )
 
     @property
@@ -140,6 +141,9 @@ class Ended:
     tokens_out: int
     decode_ms: int
     finish_reason: FinishReason
+    is_estimated: bool = False
+    """The engine did not count: what it read is not known (0), and what it wrote was counted by
+    its pieces."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from tests.api.bodies import dump, wild_text, wild_values
 WANTED = f"new_model_ref must be an absolute path of at most {MAX_PATH_BYTES} bytes, without NUL"
 
 
-def refuse(body: bytes) -> str:
+def refuse(body: bytes, engine: str = "llamacpp") -> str:
     """The message that the body is refused with."""
     with pytest.raises(ClientError) as caught:
-        read_new_model_ref(body)
+        read_new_model_ref(body, engine)
     assert caught.value.code is Code.INVALID_PARAMS
     assert len(str(caught.value)) < 1024
     return str(caught.value)
@@ -27,7 +27,7 @@ def refuse(body: bytes) -> str:
 
 @pytest.mark.parametrize("body", [b"", b"{}", b" {\n} "])
 def test_the_same_model_afresh(body: bytes) -> None:
-    assert read_new_model_ref(body) is None
+    assert read_new_model_ref(body, "llamacpp") is None
 
 
 GOOD = [
@@ -40,8 +40,9 @@ GOOD = [
 
 
 @pytest.mark.parametrize("path", GOOD, ids=range(len(GOOD)))
-def test_another_model(path: str) -> None:
-    assert read_new_model_ref(json.dumps({"new_model_ref": path}).encode()) == path
+@pytest.mark.parametrize("engine", ["llamacpp", "vllm", "openai"])
+def test_another_model(path: str, engine: str) -> None:
+    assert read_new_model_ref(json.dumps({"new_model_ref": path}).encode(), engine) == path
 
 
 BAD: list[Any] = [
@@ -54,6 +55,15 @@ BAD: list[Any] = [
 @pytest.mark.parametrize("value", BAD, ids=range(len(BAD)))
 def test_what_is_no_path_is_refused(value: Any) -> None:
     assert refuse(json.dumps({"new_model_ref": value}).encode()) == WANTED
+
+
+@pytest.mark.parametrize("engine", ["vllm", "openai"])
+def test_some_engines_know_models_by_name(engine: str) -> None:
+    for name in ("Qwen/Qwen3-8B", "default", "a b", "x" * MAX_PATH_BYTES):
+        assert read_new_model_ref(json.dumps({"new_model_ref": name}).encode(), engine) == name
+    wanted = WANTED.replace("an absolute", "a model's name or an absolute")
+    for value in ("", "-x", "--host", ".", "./m", "../m", "~/m", "~x", "a\0", 1, "x" * 4097):
+        assert refuse(json.dumps({"new_model_ref": value}).encode(), engine) == wanted
 
 
 @pytest.mark.parametrize(
@@ -93,7 +103,7 @@ paths = st.builds(lambda text: {"new_model_ref": f"/{text}"}, wild_text)
 @given((objects | paths | wild_values).map(dump) | st.binary(max_size=40))
 def test_any_body_is_read_or_refused(body: bytes) -> None:
     try:
-        path = read_new_model_ref(body)
+        path = read_new_model_ref(body, "llamacpp")
     except ClientError as error:
         assert error.code is Code.INVALID_PARAMS
         str(error).encode()

@@ -104,6 +104,11 @@ EVENTS: list[tuple[TaskEvent, bytes]] = [
         b'end\ndata: {"tokens_in":5,"tokens_out":1,"decode_ms":23,"finish_reason":"stop"}',
     ),
     (
+        Ended(0, 1, 23, "stop", is_estimated=True),
+        b'end\ndata: {"tokens_in":0,"tokens_out":1,"decode_ms":23,"finish_reason":"stop",'
+        b'"estimated":true}',
+    ),
+    (
         Failed(Code.WORKER_RESET, "died", "llamacpp"),
         b'error\ndata: {"code":"WORKER_RESET","message":"died","engine":"llamacpp"}',
     ),

@@ -365,11 +365,13 @@ def test_probes() -> None:
     adapter = LlamaCpp()
     assert adapter.health_request().path == "/health"
     assert adapter.identity_request().path == "/props"
-    assert adapter.read_identity(b'{"model_path":"/m","build_info":"b1"}') == Identity("/m", "b1")
-    assert adapter.read_identity(b'{"model_path":"/m"}') == Identity("/m", "unknown")
+    assert adapter.read_identity(POOL, b'{"model_path":"/m","build_info":"b1"}') == Identity(
+        "/m", "b1"
+    )
+    assert adapter.read_identity(POOL, b'{"model_path":"/m"}') == Identity("/m", None)
     for body in (b"{}", b"[]", b"", b"<html>"):
         with pytest.raises(EngineError):
-            adapter.read_identity(body)
+            adapter.read_identity(POOL, body)
 
 
 def test_of_what_an_engine_says_of_itself_only_so_much_is_told() -> None:
@@ -380,7 +382,7 @@ def test_of_what_an_engine_says_of_itself_only_so_much_is_told() -> None:
     with pytest.raises(EngineError) as caught:
         adapter.read_refusal(500, b'{"error":{"message":"%s"}}' % words)
     assert len(str(caught.value)) < 1100
-    told = adapter.read_identity(b'{"model_path":"/m","build_info":"%s"}' % words)
+    told = adapter.read_identity(POOL, b'{"model_path":"/m","build_info":"%s"}' % words)
     assert told == Identity("/m", "x" * 1000)
 
 

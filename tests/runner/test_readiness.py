@@ -6,7 +6,15 @@ import asyncio
 
 import pytest
 
-from orchd.engines.adapter import Endpoint
+from orchd.config.model import PoolConfig
+from orchd.engines.adapter import (
+    FIRST_COMPLETION,
+    Adapter,
+    ChatTurn,
+    Endpoint,
+    EngineRequest,
+    Generation,
+)
 from orchd.engines.llamacpp import LlamaCpp
 from orchd.errors import EngineError
 from orchd.runner.load_progress import Signs
@@ -25,6 +33,7 @@ def plain(body: bytes, status: bytes = b"200 OK") -> bytes:
 OURS = plain(b'{"model_path":"/models/m.gguf","build_info":"b1"}')
 
 
+NOT_THERE = plain(b"{}", b"404 Not Found")
 REFUSED = plain(b'{"error":{"message":"Invalid API Key"}}', b"401 Unauthorized")
 
 
@@ -50,12 +59,13 @@ async def prove(
     load_stall_s: float = 30.0,
     watched: Watched | None = None,
     takes_any_key: bool = False,
-) -> str:
+    adapter: Adapter | None = None,
+) -> str | None:
     """Who a server is that gives these bytes for each path, the last ones for ever."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        left = answers[head.split()[1]]
+        left = answers.get(head.split()[1], [NOT_THERE])
         if "/health" in head or "Bearer key\r\n" in head or takes_any_key:
             writer.write(left.pop(0) if len(left) > 1 else left[0])
         else:
@@ -68,7 +78,8 @@ async def prove(
     pool = make_pool(load_stall_s=load_stall_s, model=MODEL)
     endpoint = Endpoint("chat-0", "127.0.0.1", port, "key")
     watched = watched or Watched()
-    candidate = Candidate(LlamaCpp(), pool, endpoint, watched.read_signs, watched.is_strange)
+    adapter = adapter or LlamaCpp()
+    candidate = Candidate(adapter, pool, endpoint, watched.read_signs, watched.is_strange)
     try:
         async with asyncio.timeout(30):
             return (await prove_ready(candidate)).version
@@ -79,7 +90,7 @@ async def prove(
             await asyncio.sleep(0.001)
 
 
-def test_it_is_ready_once_it_has_named_our_model_and_made_a_token(drive: Drive[str]) -> None:
+def test_it_is_ready_once_it_has_named_our_model_and_made_a_token(drive: Drive[str | None]) -> None:
     answers = {"/health": [plain(b"{}")], "/props": [OURS], "/completion": [plain(EVENT)]}
     assert drive(prove(answers)) == "b1"
 
@@ -100,22 +111,22 @@ def copy(answers: dict[str, list[bytes]]) -> dict[str, list[bytes]]:
         pytest.param([(0, n << 20) for n in range(9)], id="memory"),
     ],
 )
-def test_whatever_grows_is_progress(drive: Drive[str], signs: list[tuple[int, int]]) -> None:
+def test_whatever_grows_is_progress(drive: Drive[str | None], signs: list[tuple[int, int]]) -> None:
     assert drive(prove(copy(READY), load_stall_s=0.4, watched=Watched(signs))) == "b1"
 
 
-def test_a_health_that_changes_its_words_only_is_no_progress(drive: Drive[str]) -> None:
+def test_a_health_that_changes_its_words_only_is_no_progress(drive: Drive[str | None]) -> None:
     words = [plain(b"%d" % n, b"503 Loading") for n in range(20)]
     with pytest.raises(EngineError, match=r"made no progress at loading for 0\.4 s"):
         drive(prove({"/health": words}, load_stall_s=0.4))
 
 
-def test_who_takes_any_key_is_refused_before_it_is_told_ours(drive: Drive[str]) -> None:
+def test_who_takes_any_key_is_refused_before_it_is_told_ours(drive: Drive[str | None]) -> None:
     with pytest.raises(EngineError, match="answered HTTP 200 to a key that is not its own"):
         drive(prove(copy(READY), takes_any_key=True))
 
 
-def test_another_program_on_the_port_is_not_even_asked(drive: Drive[str]) -> None:
+def test_another_program_on_the_port_is_not_even_asked(drive: Drive[str | None]) -> None:
     answers = {"/health": [plain(b"{}")]}
     with pytest.raises(EngineError, match=r"does not listen on its port \d+: another program does"):
         drive(prove(answers, watched=Watched(is_strange=True)))
@@ -141,19 +152,89 @@ def test_another_program_on_the_port_is_not_even_asked(drive: Drive[str]) -> Non
     ],
 )
 def test_who_answers_otherwise_is_no_engine_of_ours(
-    drive: Drive[str], path: str, answer: bytes, problem: str
+    drive: Drive[str | None], path: str, answer: bytes, problem: str
 ) -> None:
     answers = {"/health": [plain(b"{}")], "/props": [OURS], "/completion": [plain(EVENT)]}
     with pytest.raises(EngineError, match=f"^{problem}"):
         drive(prove({**answers, path: [answer]}))
 
 
-def test_a_404_for_ever_is_no_progress(drive: Drive[str]) -> None:
+def test_a_404_for_ever_is_no_progress(drive: Drive[str | None]) -> None:
     with pytest.raises(EngineError, match=r"made no progress at loading for 0\.3 s"):
         drive(prove({"/health": [plain(b"", b"404 No")]}, load_stall_s=0.3))
 
 
-def test_silence_after_the_load_is_not_waited_for_for_ever(drive: Drive[str]) -> None:
+def test_silence_after_the_load_is_not_waited_for_for_ever(drive: Drive[str | None]) -> None:
     answers = {"/health": [plain(b"{}")], "/props": [OURS], "/completion": [b""]}
     with pytest.raises(EngineError, match=r"loaded, but made no token in 0\.3 s"):
         drive(prove(answers, load_stall_s=0.3))
+
+
+class Other(LlamaCpp):
+    """An engine that needs no key, chats, and tells its version elsewhere."""
+
+    def has_key(self, pool: PoolConfig) -> bool:
+        return False
+
+    def version_requests(self) -> tuple[EngineRequest, ...]:
+        return EngineRequest("GET", "/version"), EngineRequest("GET", "/info")
+
+    def read_version(self, body: bytes) -> str | None:
+        return body.decode() or None
+
+    def first_generations(self) -> tuple[Generation, ...]:
+        return FIRST_COMPLETION, Generation(messages=(ChatTurn("user", "Hello"),), max_tokens=1)
+
+
+CHAT = "/v1/chat/completions"
+CHAT_EVENT = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+
+
+def answers_of_other(**others: list[bytes]) -> dict[str, list[bytes]]:
+    return {
+        "/health": [plain(b"{}")],
+        "/props": [plain(b'{"model_path":"/models/m.gguf"}')],
+        CHAT: [plain(CHAT_EVENT)],
+        **{f"/{path}": given for path, given in others.items()},
+    }
+
+
+def test_an_engine_without_a_key_need_not_refuse_one(drive: Drive[str | None]) -> None:
+    told = answers_of_other(completion=[plain(EVENT)])
+    assert drive(prove(told, takes_any_key=True, adapter=Other())) is None
+    with pytest.raises(EngineError, match="to a key that is not its own"):
+        drive(prove(told, takes_any_key=True))
+
+
+@pytest.mark.parametrize("status", [b"404 Not Found", b"405 Not Allowed", b"501 Not Implemented"])
+def test_the_next_way_is_tried_where_it_lacks_one(drive: Drive[str | None], status: bytes) -> None:
+    told = answers_of_other(completion=[plain(b"{}", status)])
+    assert drive(prove(told, adapter=Other())) is None
+
+
+def test_a_way_that_fails_is_not_passed_over(drive: Drive[str | None]) -> None:
+    failing = plain(b'{"error":{"message":"no"}}', b"400 Bad Request")
+    with pytest.raises(EngineError, match="refused to make a first token: no"):
+        drive(prove(answers_of_other(completion=[failing]), adapter=Other()))
+
+
+def test_the_last_way_must_be_one(drive: Drive[str | None]) -> None:
+    told = answers_of_other()
+    del told[CHAT]
+    with pytest.raises(EngineError, match="refused to make a first token: HTTP 404"):
+        drive(prove(told, adapter=Other()))
+
+
+@pytest.mark.parametrize(
+    ("others", "version"),
+    [
+        ({"version": [plain(b"1.2")], "info": [plain(b"3")]}, "1.2"),
+        ({"info": [plain(b"3")]}, "3"),
+        ({"version": [plain(b"")], "info": [plain(b"3")]}, "3"),
+        ({"version": [plain(b"1", b"500 Oh")], "info": [b"what?\r\n\r\n"]}, None),
+    ],
+)
+def test_its_version_is_asked_where_the_identity_did_not_tell(
+    drive: Drive[str | None], others: dict[str, list[bytes]], version: str | None
+) -> None:
+    assert drive(prove(answers_of_other(**others), adapter=Other())) == version

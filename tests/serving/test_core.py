@@ -5,13 +5,19 @@ What becomes of tasks and slots is in test_histories.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pytest
+
 from orchd.engines.adapter import Done, Generation
 from orchd.errors import Code
 from orchd.serving.core import Core
 from orchd.serving.entry import Entry
-from orchd.serving.task import Priority, Rejected, State, TaskSpec
+from orchd.serving.task import Ended, Priority, Rejected, State, TaskEvent, TaskSpec
 from orchd.serving.world import Outage, World
 from tests.serving.samples import make_pool
+
+SERVED = Done("stop", 1, 1, 1)
 
 
 class Stage:
@@ -20,7 +26,13 @@ class Stage:
     def __init__(self) -> None:
         self.now_s = 100.0
         self.outage = Outage("crashed", 7.0)
-        world = World(lambda *_: b"", lambda: self.now_s, lambda: self.outage, lambda _: 0)
+        self.logged: list[TaskEvent] = []
+
+        def encode(_: int, event: TaskEvent) -> bytes:
+            self.logged.append(event)
+            return b""
+
+        world = World(encode, lambda: self.now_s, lambda: self.outage, lambda _: 0)
         self.core = Core(make_pool(interactive=1, batch=1), world)
         self._count = 0
 
@@ -34,12 +46,40 @@ class Stage:
         assert isinstance(rejected, Rejected) and rejected.code is Code.ADMISSION_REJECT
         return rejected.backoff_s
 
-    def serve_one(self, span_s: float) -> None:
+    def serve_one(
+        self, span_s: float, done: Done = SERVED, texts_after_s: Sequence[float] = ()
+    ) -> None:
         (grant,) = self.core.take_todo().run
         self.core.start(grant)
-        self.now_s += span_s
-        self.core.end(grant, Done("stop", 1, 1, 1), span_s)
+        began_s = self.now_s
+        for after_s in texts_after_s:
+            self.now_s = began_s + after_s
+            self.core.write(grant, "word ")
+        self.now_s = began_s + span_s
+        self.core.end(grant, done, span_s)
         self.core.release(grant)
+
+
+@pytest.mark.parametrize(
+    ("done", "texts_after_s", "ended"),
+    [
+        (Done("stop", 5, 7, 30), (1, 2), Ended(5, 7, 30, "stop")),
+        (Done("stop", 5, 7, None), (1, 2), Ended(5, 7, 3000, "stop")),
+        (Done("stop", 5, 0, None), (), Ended(5, 0, 4000, "stop")),
+        (Done("length", None, 7, 30), (1, 2), Ended(0, 7, 30, "length", is_estimated=True)),
+        (Done("stop", 5, None, 30), (1, 2), Ended(5, 2, 30, "stop", is_estimated=True)),
+        (Done("stop", None, None, None), (), Ended(0, 0, 4000, "stop", is_estimated=True)),
+    ],
+)
+def test_what_an_engine_does_not_count_is_counted_for_it(
+    done: Done, texts_after_s: tuple[float, ...], ended: Ended
+) -> None:
+    stage = Stage()
+    stage.core.open_slots("r0", 1)
+    entry = stage.submit()
+    assert isinstance(entry, Entry)
+    stage.serve_one(4, done, texts_after_s)
+    assert stage.logged[-1] == ended
 
 
 def test_a_replicas_token_events_are_counted_while_its_tasks_run() -> None:

@@ -17,9 +17,11 @@ from typing import Any, cast
 import h11
 
 from orchd.engines.adapter import Endpoint, EngineRequest
+from orchd.engines.answer_body import AnswerBody, choose_body
 from orchd.errors import EngineError
 
 _HUNG_UP = "hung up before the end of its answer"
+_NOT_HTTP = "does not answer in HTTP"
 CONNECT_TIMEOUT_S = 5.0
 """On loopback a connection stands at once or is refused, unless the backlog of an engine that hangs
 is full: then the system tries for minutes."""
@@ -90,6 +92,8 @@ class _ExchangeProtocol(asyncio.Protocol):
         self._receiver = receiver
         self._h11 = h11.Connection(h11.CLIENT)
         self._status = 0
+        self._body: AnswerBody | None = None
+        """None until the head has come."""
         self._take: Callable[[bytes], bool | None] | None = None
         self._kept = bytearray()
         self._transport: asyncio.Transport | None = None
@@ -122,24 +126,16 @@ class _ExchangeProtocol(asyncio.Protocol):
         self._transport.write(b"".join(self._h11.send(event) or b"" for event in events))
 
     def data_received(self, data: bytes) -> None:
-        # What h11 says behind the colon are the engine's bytes: maybe a token, and no matter.
-        self._read(data, lambda error: f"does not answer in HTTP: {str(error).partition(':')[0]}")
-
-    def eof_received(self) -> None:
-        # Only h11 knows whether this is the end of an answer or a break in it.
-        self._read(b"", lambda _: _HUNG_UP)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._fail(EngineError(_HUNG_UP))
-
-    def _read(self, data: bytes, describe: Callable[[h11.RemoteProtocolError], str]) -> None:
         if self.answer.done():
             return
         try:
-            self._h11.receive_data(data)
-            self._advance()
+            if self._body is None:
+                self._read_head(data)
+            else:
+                self._read_body(self._body, data)
         except h11.RemoteProtocolError as error:
-            self._fail(EngineError(describe(error)))
+            # What h11 says behind the colon are the engine's bytes: maybe a token, and no matter.
+            self._fail(EngineError(f"{_NOT_HTTP}: {str(error).partition(':')[0]}"))
         except EngineError as error:
             # Its traceback holds this protocol, which holds its answer: a circle again.
             self._fail(error.with_traceback(None))
@@ -148,26 +144,44 @@ class _ExchangeProtocol(asyncio.Protocol):
                 raise
             self._fail(error)
 
-    def _advance(self) -> None:
-        while not self.answer.done():  # a receiver may have it cancelled
+    def eof_received(self) -> None:
+        if self._body is not None and self._body.ends_with_connection:
+            self._succeed()
+        else:
+            self._fail(EngineError(_HUNG_UP))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(EngineError(_HUNG_UP))
+
+    def _read_head(self, data: bytes) -> None:
+        self._h11.receive_data(data)
+        while True:
             event: Any = self._h11.next_event()
             match event:
-                case h11.Response(status_code=status):
+                case h11.Response(status_code=status, headers=headers):
                     self._status = status
+                    self._body = choose_body(status, headers)
                     if status == 200 and self._receiver is not None:
                         self._receiver.on_accepted()
                         self._take = self._receiver.on_body
-                case h11.Data(data=data):
-                    if self._take is None:
-                        self._keep(bytes(data))
-                    elif self._take(bytes(data)):
-                        self._succeed()
-                case h11.EndOfMessage():
-                    self._succeed()
+                    self._read_body(self._body, self._h11.trailing_data[0])
+                    return
                 case h11.InformationalResponse():
                     pass
-                case _:  # NEED_DATA, or the connection's end that connection_lost will tell
+                case _:
                     return
+
+    def _read_body(self, body: AnswerBody, data: bytes) -> None:
+        part = body.feed(data)
+        if part and not self.answer.done():  # a receiver may have it cancelled
+            if self._take is None:
+                self._keep(part)
+            elif self._take(part):
+                self._succeed()
+        if body.fault is not None:
+            self._fail(EngineError(f"{_NOT_HTTP}: {body.fault}"))
+        elif body.is_whole:
+            self._succeed()
 
     def _keep(self, data: bytes) -> None:
         self._kept += data

@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection: an ``asyncio.Protocol`` on one side, h11 on the other.
+"""One HTTP/1.1 connection: an ``asyncio.Protocol`` on one side, the application on the other.
 
 The way of a request: bytes → parser → head → ``Application.open`` (token, route) → body → handler →
-reply → h11 → bytes. Everything is a synchronous step of the event loop; the replies are given by
+reply → bytes. Everything is a synchronous step of the event loop; the replies are given by
 ``Delivery``. Each step ends in ``_settle``, which sees to it that no client is waited for without
 an end.
 
@@ -54,8 +54,7 @@ class Connection(asyncio.Protocol):
         self._owner = owner
         self._limits = limits
         self._loop = loop
-        self._h11 = h11.Connection(h11.SERVER)
-        self._parser = Parser(self._h11, limits)
+        self._parser = Parser(limits)
         self._has_eof = False
         self._turn: asyncio.Handle | None = None
 
@@ -68,7 +67,7 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(limits.write_high_bytes, limits.write_low_bytes)
         unsent_bytes = self._transport.get_write_buffer_size
         self._watch = Watch(limits, self._loop, unsent_bytes, self._expire)
-        carried = (self._h11, self._transport, self._watch, limits, self._loop)
+        carried = (self._transport, self._watch, limits, self._loop)
         self._delivery = Delivery(*carried, end=self._end_later, abort=self.abort)
         self._owner.opened(self)
         self._settle()
@@ -191,8 +190,8 @@ class Connection(asyncio.Protocol):
             case Phase.OPENED | Phase.IDLE if self._parser.waiting_bytes:
                 self._watch.enter(Phase.HEAD)
             case Phase.BODY if self._exchange.awaits_body and not self._parser.waiting_bytes:
-                # h11 knows whether it was asked for, and that it is said only once.
-                if self._h11.they_are_waiting_for_100_continue:
+                if self._exchange.awaits_continue:
+                    self._exchange.awaits_continue = False
                     self._delivery.invite()
 
     def _regulate_reading(self) -> None:
@@ -221,18 +220,22 @@ class Connection(asyncio.Protocol):
         self.turn_away(self._exchange.refuse(error))
 
     def _send(self, reply: Reply) -> None:
-        if self._delivery.deliver(reply, wants_body=self._exchange.head.method != "HEAD"):
+        if self._delivery.deliver(reply, self._exchange.head, is_last=not self._is_reusable):
             self._end_reply()
+
+    @property
+    def _is_reusable(self) -> bool:
+        """Without its whole body read, a request leaves the connection unfit for another."""
+        return self._parser.is_whole and not self._exchange.is_last
 
     def _end_later(self) -> None:
         self._end_reply()
         self._read_on()
 
     def _end_reply(self) -> None:
+        is_reusable = self._is_reusable and not self._delivery.is_last
         self._exchange.end()
-        is_reusable = self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
-        if is_reusable and not self._delivery.is_last:
-            self._h11.start_next_cycle()
+        if is_reusable:
             self._parser.start_next()
             self._watch.enter(Phase.IDLE)
         else:

@@ -10,15 +10,13 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, assert_never
-
-import h11
+from typing import assert_never
 
 from orchd.http1.date import format_date
 from orchd.http1.deadlines import Phase
 from orchd.http1.limits import Limits
-from orchd.http1.messages import PendingResponse, Reply, Response, Source, StreamedResponse
-from orchd.http1.outgoing import build_head
+from orchd.http1.messages import Head, PendingResponse, Reply, Response, Source, StreamedResponse
+from orchd.http1.outgoing import INTERIM, LAST_CHUNK, build_head, frame_chunk
 from orchd.http1.pump import Outlet, Pump
 from orchd.http1.waiter import Waiter
 from orchd.http1.watch import Watch
@@ -29,7 +27,6 @@ class Delivery:
 
     def __init__(
         self,
-        machine: h11.Connection,
         transport: asyncio.WriteTransport,
         watch: Watch,
         limits: Limits,
@@ -37,7 +34,6 @@ class Delivery:
         end: Callable[[], None],
         abort: Callable[[], None],
     ) -> None:
-        self._h11 = machine
         self._transport = transport
         self._watch = watch
         self._limits = limits
@@ -46,36 +42,37 @@ class Delivery:
         self._abort = abort
         self._carrier: Pump | Waiter | None = None
         self._has_eof = False
+        self._is_chunked = False
+        """True while a stream's parts are framed; else its end is the connection's."""
         self.is_writable = True
         """False while the kernel lags too far behind."""
         self.is_last = False
         """True once no reply may follow the one that is due."""
 
-    def deliver(self, reply: Reply, *, wants_body: bool) -> bool:
-        """Give the reply that is due; True if that is all of it, else ``end`` will be called."""
+    def deliver(self, reply: Reply, head: Head, *, is_last: bool) -> bool:
+        """Answer the request with that head; True if that is all, else ``end`` will be called."""
+        wants_body = head.method != "HEAD"
         match reply:
+            case Response(body=body):
+                self._write(self._build_head(reply, is_last) + (body if wants_body else b""))
+                return True
+            case StreamedResponse(source):
+                # HTTP/1.0 knows no chunks.
+                self._is_chunked = head.version >= b"1.1"
+                self._write(self._build_head(reply, is_last, self._is_chunked))
+                if wants_body:
+                    self._stream(source)
+                return not wants_body
             case PendingResponse():
-                self._wait(reply, wants_body)
+                self._wait(reply, head, is_last)
                 return False
-            case StreamedResponse(source) if wants_body:
-                self._write(self._build_head(reply))
-                self._stream(source)
-                return False
-            case Response(body=body) if body and wants_body:
-                self._write(self._build_head(reply), h11.Data(data=body), h11.EndOfMessage())
-                return True
-            case Response() | StreamedResponse():
-                self._write(self._build_head(reply), h11.EndOfMessage())
-                return True
             case _:
                 assert_never(reply)
 
     def invite(self) -> None:
-        """Say that a body is wanted, or that its reply is still under way (RFC 9110, 15.2)."""
-        # HTTP/1.0 knows of no such thing.
-        if self._h11.their_http_version != b"1.0":
-            self._write(h11.InformationalResponse(status_code=100, headers=[]))
-            self._watch.settle()
+        """Say that the body is wanted."""
+        self._write(INTERIM)
+        self._watch.settle()
 
     def probe(self) -> None:
         """The client has closed its half; it may be gone."""
@@ -95,29 +92,31 @@ class Delivery:
             self._carrier.stop()
             self._carrier = None
 
-    def _build_head(self, reply: Response | StreamedResponse) -> h11.Response:
-        # Without its whole body read, a request leaves the connection unfit for another.
-        is_unfit = self._h11.their_state in (h11.SEND_BODY, h11.ERROR)
+    def _build_head(
+        self, reply: Response | StreamedResponse, is_last: bool, is_chunked: bool = False
+    ) -> bytes:
+        is_last = is_last or self.is_last
         date = format_date(int(time.time()))
-        return build_head(reply, date, is_last=self.is_last or is_unfit)
+        return build_head(reply, date, is_last=is_last, is_chunked=is_chunked)
 
-    def _write(self, *events: Any) -> None:
-        data = b"".join(self._h11.send(event) or b"" for event in events)
+    def _write(self, data: bytes) -> None:
         self._watch.note_write(len(data))
         self._transport.write(data)
 
     # -- later -------------------------------------------------------------------------------
 
-    def _wait(self, pending: PendingResponse, wants_body: bool) -> None:
+    def _wait(self, pending: PendingResponse, head: Head, is_last: bool) -> None:
         self._watch.enter(Phase.PENDING)
-        answer = partial(self._answer, wants_body)
-        self._carrier = Waiter(pending, answer, self.invite, self._loop)
+        answer = partial(self._answer, head, is_last)
+        # HTTP/1.0 knows of no interim word.
+        invite = self.invite if head.version >= b"1.1" else lambda: None
+        self._carrier = Waiter(pending, answer, invite, self._loop)
         if self._has_eof:
             self._carrier.probe()
 
-    def _answer(self, wants_body: bool, reply: Response) -> None:
+    def _answer(self, head: Head, is_last: bool, reply: Response) -> None:
         self._carrier = None
-        self.deliver(reply, wants_body=wants_body)
+        self.deliver(reply, head, is_last=is_last)
         self._end()
 
     # -- bit by bit --------------------------------------------------------------------------
@@ -133,10 +132,10 @@ class Delivery:
         self._carrier = Pump(source, outlet, self._limits, self._loop)
 
     def _write_frames(self, frames: bytes) -> None:
-        self._write(h11.Data(data=frames))
+        self._write(frame_chunk(frames) if self._is_chunked else frames)
         self._watch.settle()
 
     def _finish_stream(self, frames: bytes) -> None:
         self._carrier = None
-        self._write(h11.Data(data=frames), h11.EndOfMessage())
+        self._write(frame_chunk(frames) + LAST_CHUNK if self._is_chunked else frames)
         self._end()

@@ -19,7 +19,17 @@ _NO_HEAD = Head("", "", "", ())
 class Exchange:
     """The request under way, if there is one; ``end`` makes room for the next."""
 
-    __slots__ = ("_application", "_body", "_limits", "_verdict", "awaits_body", "head", "peer")
+    __slots__ = (
+        "_application",
+        "_body",
+        "_limits",
+        "_verdict",
+        "awaits_body",
+        "awaits_continue",
+        "head",
+        "is_last",
+        "peer",
+    )
 
     def __init__(self, application: Application, limits: Limits) -> None:
         self._application = application
@@ -27,8 +37,12 @@ class Exchange:
         self.peer = ""
         """Who is at the other end; the connection says it once it knows."""
         self.head = _NO_HEAD
+        self.is_last = False
+        """True where the client sends no other request behind it."""
         self.awaits_body = False
         """True where a body is wanted of which nothing has come."""
+        self.awaits_continue = False
+        """True where the client may send no body before it is told to."""
         self._verdict: Accepted | Response | None = None
         self._body = bytearray()
 
@@ -39,6 +53,7 @@ class Exchange:
         """
         self.head = head = intake.read_head(event, self.peer)
         intake.check_head(head, event)
+        self.is_last = intake.is_last(head)
         self._verdict = self._application.open(head)
         has_body = intake.announces_body(head)
         match self._verdict:
@@ -47,6 +62,7 @@ class Exchange:
             case Accepted() if has_body:
                 intake.check_length(head, self._limits)
                 self.awaits_body = True
+                self.awaits_continue = intake.awaits_continue(head)
         return None
 
     def add(self, part: bytes) -> None:
@@ -75,6 +91,6 @@ class Exchange:
     def end(self) -> None:
         """It is answered; keep nothing of it."""
         self.head = _NO_HEAD
-        self.awaits_body = False
+        self.is_last = self.awaits_body = self.awaits_continue = False
         self._verdict = None
         self._body = bytearray()

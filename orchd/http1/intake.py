@@ -106,7 +106,7 @@ def read_head(event: h11.Request, peer: str = "") -> Head:
     """The head as it came, not judged yet."""
     path, query = _split_target(event.target.decode("ascii"))
     headers = tuple([(name.lower(), value) for name, value in event.headers.raw_items()])
-    return Head(event.method.decode("ascii"), path, query, headers, peer)
+    return Head(event.method.decode("ascii"), path, query, headers, peer, event.http_version)
 
 
 def check_head(head: Head, event: h11.Request) -> None:
@@ -115,7 +115,7 @@ def check_head(head: Head, event: h11.Request) -> None:
     An expectation that nobody knows is no such rule: 417 may be answered, and need not be (RFC
     9110, section 10.1.1).
     """
-    version = event.http_version
+    version = head.version
     if not _VERSION.fullmatch(version):
         spoken = f"HTTP/{version.decode('ascii')} is not spoken here, 1.1 is"
         raise ClientError(Code.HTTP_VERSION_NOT_SUPPORTED, spoken)
@@ -162,6 +162,21 @@ def announced_bytes(head: Head) -> int:
     """The ``Content-Length``, 0 where there is none."""
     # h11 let digits through only, at most 20, and made equal lengths one.
     return int(head.value(b"content-length") or b"0")
+
+
+def is_last(head: Head) -> bool:
+    """True where no request may follow on the connection (RFC 9112, section 9.3)."""
+    return head.version < b"1.1" or _has_option(head, b"connection", b"close")
+
+
+def awaits_continue(head: Head) -> bool:
+    """True if the client may wait for a word before it sends its body (RFC 9110, 10.1.1)."""
+    return head.version >= b"1.1" and _has_option(head, b"expect", b"100-continue")
+
+
+def _has_option(head: Head, name: bytes, option: bytes) -> bool:
+    values = head.values(name)
+    return any(option == part.strip().lower() for part in b",".join(values).split(b","))
 
 
 def _split_target(target: str) -> tuple[str, str]:

@@ -27,6 +27,7 @@ class Head:
     headers: Headers
     peer: str = field(default="", compare=False)
     """Who asks, for the log: an address, or the account behind a unix socket."""
+    version: bytes = b"1.1"
     _values: Mapping[bytes, list[bytes]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -1,11 +1,12 @@
 """Turns a client's bytes into heads, bodies and ends: h11, behind stricter rules.
 
 h11 is given a head once it is whole and has been looked at raw, so that what h11 takes lightly
-never gets as far, and no byte is looked at more often than it takes to find a head's end. A body of
-known length is h11's too; a chunked one is taken apart here, and h11 hears of its end.
+never gets as far, and no byte is looked at more often than it takes to find a head's end. For the
+rest of a request, and for its reply, h11's state machine would take as long as all of ours (both
+measured); so each head has an h11 connection of its own, and bodies are read here.
 
-Invariant: what is fed waits in ``_inbox`` until its turn; h11 never holds more than it was asked
-for, so nothing of a later request is ever in it.
+Invariant: what is fed waits in ``_inbox`` until its turn; h11 is given whole heads and nothing
+else.
 """
 
 from __future__ import annotations
@@ -45,7 +46,6 @@ class Parser:
 
     __slots__ = (
         "_chunks",
-        "_h11",
         "_has_eof",
         "_inbox",
         "_limits",
@@ -54,11 +54,11 @@ class Parser:
         "_rest_bytes",
         "_scanned",
         "_spent_bytes",
+        "is_whole",
         "needs_data",
     )
 
-    def __init__(self, connection: h11.Connection, limits: Limits) -> None:
-        self._h11 = connection
+    def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._inbox = bytearray()
         self._has_eof = False
@@ -82,6 +82,8 @@ class Parser:
 
     def start_next(self) -> None:
         """The request before has been answered; a further one may come."""
+        self.is_whole = False
+        """True once the request has been read to its end."""
         self._read: Callable[[], Event] = self._read_head
         self._scanned = 0
         self._lines = 0
@@ -124,9 +126,7 @@ class Parser:
         del inbox[: len(raw)]
         self._spent_bytes += max(len(raw), self._limits.head_cost_bytes)
         intake.check_raw_head(raw, self._limits)
-        event = self._ask_h11(raw)
-        assert isinstance(event, h11.Request), f"h11 made {event!r} of a whole head"
-        return event
+        return _ask_h11(raw)
 
     def _skip_empty_lines(self) -> None:
         while self._inbox.startswith(b"\r\n"):
@@ -134,13 +134,6 @@ class Parser:
             if self._lines > _EMPTY_LINES:
                 raise intake.malformed("no request line received")
             del self._inbox[:2]
-
-    def _ask_h11(self, data: bytes) -> object:
-        try:
-            self._h11.receive_data(data)
-            return self._h11.next_event()
-        except h11.RemoteProtocolError as error:
-            raise intake.explain(error, data) from error
 
     # -- a body ------------------------------------------------------------------------------
 
@@ -155,14 +148,13 @@ class Parser:
 
     def _read_length(self) -> Event:
         if not self._rest_bytes:
-            return self._end(b"")
+            return self._end()
         part = bytes(self._inbox[: self._rest_bytes])
         if not part:
             return self._need_data()
         del self._inbox[: len(part)]
         self._rest_bytes -= len(part)
         self._spent_bytes += len(part)
-        self._ask_h11(part)
         return part
 
     def _read_chunks(self) -> Event:
@@ -170,14 +162,21 @@ class Parser:
         part, cost_bytes = self._chunks.read(self._inbox, self._limits.slice_bytes)
         self._spent_bytes += cost_bytes
         if self._chunks.is_whole:
-            self._read = self._read_last_chunk
+            self._read = self._end
         # Where nothing was taken off, there is no whole line.
         return part if len(self._inbox) < before_bytes else self._need_data()
 
-    def _read_last_chunk(self) -> Event:
-        return self._end(b"0\r\n\r\n")
-
-    def _end(self, framing: bytes) -> Signal:
-        event = self._ask_h11(framing) if framing else self._h11.next_event()
-        assert isinstance(event, h11.EndOfMessage), f"h11 made {event!r} of a body's end"
+    def _end(self) -> Signal:
+        self.is_whole = True
         return Signal.END
+
+
+def _ask_h11(raw: bytes) -> h11.Request:
+    reader = h11.Connection(h11.SERVER)
+    try:
+        reader.receive_data(raw)
+        event = reader.next_event()
+    except h11.RemoteProtocolError as error:
+        raise intake.explain(error, raw) from error
+    assert isinstance(event, h11.Request), f"h11 made {event!r} of a whole head"
+    return event

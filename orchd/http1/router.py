@@ -60,22 +60,35 @@ class Router(Generic[T]):
             methods = self._paths.setdefault(tuple(route.pattern.split("/")), {})
             assert route.method not in methods, f"two routes for {route.method} {route.pattern}"
             methods[route.method] = route
+        self._plain = {
+            pattern: methods
+            for pattern, methods in self._paths.items()
+            if not any(segment.startswith("{") for segment in pattern)
+        }
+        """Those that a path can be looked up in as it is written."""
 
     def match(self, method: str, path: str) -> Match[T] | NotAllowed | None:
         """Return the match; None where the path itself is unknown. HEAD stands in for GET."""
-        segments = path.split("/")
+        segments = tuple(path.split("/"))
+        if (methods := self._plain.get(segments)) is not None:
+            return _choose(methods, method, {})
         for pattern, methods in self._paths.items():
             params = _match_segments(pattern, segments)
-            if params is None:
-                continue
-            route = methods.get("GET" if method == "HEAD" else method)
-            if route is None:
-                return NotAllowed(_allowed(methods))
-            return Match(route.target, params, route.body)
+            if params is not None:
+                return _choose(methods, method, params)
         return None
 
 
-def _match_segments(pattern: tuple[str, ...], segments: list[str]) -> dict[str, str] | None:
+def _choose(
+    methods: Mapping[str, Route[T]], method: str, params: Mapping[str, str]
+) -> Match[T] | NotAllowed:
+    route = methods.get("GET" if method == "HEAD" else method)
+    if route is None:
+        return NotAllowed(_allowed(methods))
+    return Match(route.target, params, route.body)
+
+
+def _match_segments(pattern: tuple[str, ...], segments: tuple[str, ...]) -> dict[str, str] | None:
     if len(pattern) != len(segments):
         return None
     params: dict[str, str] = {}

@@ -76,7 +76,11 @@ def _named(request: TaskRequest) -> dict[str, str]:
 
 def _fits(request: TaskRequest, pool: PoolConfig) -> bool:
     return (
-        request.pool_id in (None, pool.id)
-        and request.model_ref in (None, pool.model, PurePath(pool.model).name)
-        and request.engine in (None, pool.engine)
+        (request.pool_id is None or request.pool_id == pool.id)
+        and (request.model_ref is None or request.model_ref in _names_of(pool.model))
+        and (request.engine is None or request.engine == pool.engine)
     )
+
+
+def _names_of(model: str) -> tuple[str, str]:
+    return model, PurePath(model).name

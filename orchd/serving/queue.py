@@ -83,8 +83,8 @@ class TaskQueue:
 
     def peek(self) -> Task | None:
         """The task whose turn is next: interactive before batch."""
-        for priority in Priority:
-            if tasks := self._waiting[priority]:
+        for tasks in self._waiting.values():  # in the order of Priority
+            if tasks:
                 return next(iter(tasks.values()))
         return None
 

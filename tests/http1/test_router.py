@@ -32,6 +32,7 @@ ROUTER = Router(
         ("GET", "/v1/tasks/%ff/stream", Match("stream", {"task_id": "\ufffd"})),
         ("GET", "/v1/tasks/%zz/stream", Match("stream", {"task_id": "%zz"})),
         ("GET", "/v1/tasks//stream", Match("stream", {"task_id": ""})),
+        ("GET", "/v1/tasks/{task_id}/stream", Match("stream", {"task_id": "{task_id}"})),
         ("POST", "/both", Match("write", {})),
         ("POST", "/health", NotAllowed(("GET", "HEAD"))),
         ("get", "/health", NotAllowed(("GET", "HEAD"))),

@@ -9,7 +9,6 @@ of a processor meanwhile is among the raw figures, so that this can be seen.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from statistics import median
 from typing import cast
@@ -22,10 +21,9 @@ from loopback import HOST
 from benchmark.fake_engine import describe_pool
 from benchmark.ground import TOKEN, BenchError, Found, Ground, Stand, run_daemon
 from benchmark.kernel import read_cpu_ns
-from benchmark.streams import TIMEOUT_S, post
+from benchmark.streams import TIMEOUT_S, is_whole, post
 
 CONNECTIONS = 4
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _BODY = {"prompt": "Once upon a time", "max_tokens": 64}
 
 
@@ -44,11 +42,9 @@ class _Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._answer += data
-        head, found, body = self._answer.partition(b"\r\n\r\n")
-        length = _LENGTH.search(head + b"\r\n")
-        if not found or (length is not None and len(body) < int(length[1])):
+        if not is_whole(self._answer):
             return
-        if not head.startswith(b"HTTP/1.1 202 "):
+        if not self._answer.startswith(b"HTTP/1.1 202 "):
             self._fail(f"the daemon did not admit a task: {self._answer[-300:]!r}")
             return
         self._left -= 1

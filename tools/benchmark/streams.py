@@ -25,6 +25,7 @@ from orchd.engines.adapter import Generation
 from orchd.engines.llamacpp import LlamaCpp
 
 TIMEOUT_S = 120.0
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _TASK_ID = re.compile(rb'"task_id":"([^"]+)"')
 _STAMP = re.compile(rb'"(?:t|content)":"(\d{9,})"')
 
@@ -76,7 +77,7 @@ class DaemonSide:
         return post(self.port, "/v1/tasks", TOKEN.value, orjson.dumps(task))
 
     def follow(self, answer: bytes) -> bytes | None:
-        if not answer.endswith(b"}"):
+        if not is_whole(answer):
             return None
         found = _TASK_ID.search(answer)
         if found is None or not answer.startswith(b"HTTP/1.1 202 "):
@@ -118,6 +119,13 @@ def post(port: int, path: str, key: str, body: bytes, more: str = "") -> bytes:
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
     )
     return head.encode() + body
+
+
+def is_whole(answer: bytes) -> bool:
+    """True once an answer with a length is there."""
+    head, found, body = answer.partition(b"\r\n\r\n")
+    length = _LENGTH.search(head + b"\r\n")
+    return bool(found) and (length is None or len(body) >= int(length[1]))
 
 
 @dataclass(slots=True)

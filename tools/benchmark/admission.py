@@ -1,9 +1,9 @@
 """Tasks admitted a second, beside what h11 alone does with the same bytes.
 
-Both in CPU time: tasks for a second of the daemon's CPU, over requests for a second of a bare loop's.
-The wall's clock would add what this machine does besides to one side only, the one with sockets, and
-with several connections in flight the daemon has no pause that CPU time would leave out; its share
-of a processor meanwhile is among the raw figures, so that this can be seen.
+Both in CPU time: tasks for a second of the daemon's CPU, over requests for a second of a bare
+loop's. The wall's clock would add what this machine does besides to one side only, the one with
+sockets, and with several connections in flight the daemon has no pause that CPU time would leave
+out; its share of a processor meanwhile is among the raw figures, so that this can be seen.
 """
 
 from __future__ import annotations

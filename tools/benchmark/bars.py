@@ -46,6 +46,8 @@ BARS = {
     "idle_cpu_pct": Bar(0.2, "%", "CPU of the same"),
     "ready_ms": Bar(300, "ms", "process start to listening socket"),
     "slow_reader_cost": Bar(0.95, "x", "31 readers beside a stalled one, over 32", is_least=True),
-    "real_engine_efficiency": Bar(0.97, "x", "tokens/s, over straight from llama.cpp", is_least=True),
+    "real_engine_efficiency": Bar(
+        0.97, "x", "tokens/s, over straight from llama.cpp", is_least=True
+    ),
 }
 """By key, in the order of the table."""

@@ -27,7 +27,8 @@ _LOOK_INTERVAL_S = 0.005
 
 
 def build_engine(folder: Path) -> Path:
-    """Returns the program in that folder, made there where this version is not. Raises BenchError."""
+    """Returns the program in that folder, made where this version is not there yet. Raises
+    BenchError."""
     digest = hashlib.sha256(_SOURCE.read_bytes() + repr(_FLAGS).encode()).hexdigest()
     program = folder / f"engine-{digest[:16]}"
     if program.exists():
@@ -72,9 +73,7 @@ def run_engine(ground: Ground, slots: int = 256) -> Iterator[RunningEngine]:
         yield RunningEngine(child.pid, EngineDoor(port, _KEY))
 
 
-def await_port(
-    child: DaemonChild, port: int, look_interval_s: float = _LOOK_INTERVAL_S
-) -> None:
+def await_port(child: DaemonChild, port: int, look_interval_s: float = _LOOK_INTERVAL_S) -> None:
     """Returns once a connection is accepted there. Raises BenchError."""
     deadline_s = time.monotonic() + _START_TIMEOUT_S
     while not is_accepting(port):

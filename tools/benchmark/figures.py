@@ -23,8 +23,8 @@ class MachineTicks:
 
 
 def read_machine_ticks(stat: str) -> MachineTicks:
-    """From /proc/stat; proc_stat(5): user nice system idle iowait irq softirq steal guest guest_nice,
-    where the guests' time is in that of user and nice already."""
+    """From /proc/stat; proc_stat(5): user nice system idle iowait irq softirq steal guest
+    guest_nice, where the guests' time is in that of user and nice already."""
     name, *fields = stat.partition("\n")[0].split()
     assert name == "cpu", name
     ticks = [int(field) for field in fields[:8]]

@@ -42,8 +42,8 @@ class Scale:
     queue_rounds: int = 5
     idle_s: float = 20.0
     starts: int = 9
-    slow_rounds: int = 5
-    slow_tokens: int = 2000
+    slow_rounds: int = 7
+    slow_tokens: int = 1000
     real_rounds: int = 8
     real_tokens: int = 64
 
@@ -61,8 +61,8 @@ QUICK = Scale(
     queue_rounds=1,
     idle_s=5.0,
     starts=3,
-    slow_rounds=1,
-    slow_tokens=1500,
+    slow_rounds=2,
+    slow_tokens=600,
     real_rounds=2,
     real_tokens=24,
 )

@@ -48,16 +48,19 @@ class Noise:
     """What the host gave to other guests."""
     busy_pct: float = 0.0
     """What this machine worked on, the measurement itself included."""
+    span_s: float = 0.0
+    """For how long."""
 
 
 @contextlib.contextmanager
 def watch_noise() -> Iterator[Noise]:
     """Filled in when the block ends."""
-    noise, before = Noise(), read_machine()
+    noise, before, begun_s = Noise(), read_machine(), time.monotonic()
     try:
         yield noise
     finally:
         after = read_machine()
         total = after.total - before.total
+        noise.span_s = time.monotonic() - begun_s
         noise.steal_pct = share_pct(after.steal - before.steal, total)
         noise.busy_pct = share_pct(after.busy - before.busy, total)

@@ -1,8 +1,8 @@
 """Whether the queue grows dearer with those who wait: the real core, in processes of its own.
 
-Run as ``python -m benchmark.queue_cost DEPTH STEPS`` it prints the microseconds of CPU time that one
-enqueue, one cancel and one dequeue take together. A process each, so that what the many cost Python's
-garbage collector is counted where they are, and the few do not pay for it.
+Run as ``python -m benchmark.queue_cost DEPTH STEPS`` it prints the microseconds of CPU time that
+one enqueue, one cancel and one dequeue take together. A process each, so that what the many cost
+Python's garbage collector is counted where they are, and the few do not pay for it.
 """
 
 from __future__ import annotations
@@ -47,14 +47,16 @@ def _time_apart_us(depth: int, steps: int) -> float:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
         )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        raise BenchError(f"the queue could not be measured: {error.stderr}") from error
+    except subprocess.CalledProcessError as error:
+        raise BenchError(f"the core failed: {str(error.stderr)[-400:]}") from error
+    except subprocess.TimeoutExpired as error:
+        raise BenchError(f"{steps} steps took more than {_TIMEOUT_S} s") from error
     return float(done.stdout)
 
 
 class _Line:
-    """A pool of one slot, taken, and the tasks that wait for it: some to be cancelled in the midst of
-    the others, long before their turn."""
+    """A pool of one slot, taken, and the tasks that wait for it: some to be cancelled in the midst
+    of the others, long before their turn."""
 
     def __init__(self, depth: int) -> None:
         queue = QueueConfig(interactive=2**40)

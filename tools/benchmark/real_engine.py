@@ -22,9 +22,7 @@ def measure_real_engine(ground: Ground) -> Found:
     """In turns through the daemon and straight to the same engine process, the same prompt of which
     it has everything in its cache."""
     setup = Setup(ensure_demo_model(find_cache_dir(os.environ)), _POOL, _STREAMS, 512)
-    asked = Asked(
-        "Once upon a time", ground.scale.real_tokens, {"temperature": 0}, is_exact=False
-    )
+    asked = Asked("Once upon a time", ground.scale.real_tokens, {"temperature": 0}, is_exact=False)
     with run_daemon(ground, setup) as stand:
         sides: tuple[Side, Side] = (DaemonSide(stand), EngineSide(stand.find_engine()))
         rates_per_s: tuple[list[float], list[float]] = ([], [])

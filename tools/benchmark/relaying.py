@@ -1,5 +1,6 @@
-"""What a relayed token costs the daemon in CPU time and the client in waiting, beside the naive relay
-on the same engine, with the same client, in the same minute.
+"""What a relayed token costs: the daemon in CPU time, the client in waiting.
+
+Beside it the naive relay on the same engine, with the same client, in the same minute.
 """
 
 from __future__ import annotations

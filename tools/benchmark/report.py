@@ -1,10 +1,10 @@
 """What a run has come to, for people as a table and for programs as one JSON object.
 
-The object has the keys of ``BARS`` on top, each with its figure, or null where there is none; beside
-them, each by key or by name of a measurement: ``verdicts``, ``bars``, ``raw`` (what the figures were
-made of, units in the names), ``noise`` (steal and the machine's load meanwhile, in percent of all
-its processors), ``faults`` (why a measurement could not be made), and ``run``: versions, machine,
-scale and time.
+The object has the keys of ``BARS`` on top, each with its figure, or null where there is none.
+Beside them, by key: ``verdicts``, ``bars``; by measurement: ``raw`` (what the figures were made of,
+units in the names), ``noise`` (steal and the machine's load meanwhile, in percent of all its
+processors, and how long it took), ``faults`` (why it could not be made); and ``run``: versions,
+machine, scale and time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Report:
                 for name, values in self.raw.items()
             },
             "noise": {
-                name: {key: round(pct, 2) for key, pct in asdict(noise).items()}
+                name: {key: round(value, 2) for key, value in asdict(noise).items()}
                 for name, noise in self.noise.items()
             },
             "faults": self.faults,
@@ -82,7 +82,7 @@ class Report:
             noise = self.noise[name]
             load = f"steal {noise.steal_pct:.1f} %, machine busy {noise.busy_pct:.0f} %"
             made = ", ".join(f"{key} {value:.4g}" for key, value in values.items())
-            yield f"{name} ({load}): {made}"
+            yield f"{name} ({load}, {noise.span_s:.0f} s): {made}"
         for name, fault in self.faults.items():
             yield f"{name}: could not be measured: {fault}"
         yield ", ".join(f"{key} {value}" for key, value in self.run.items())

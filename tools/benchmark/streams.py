@@ -1,5 +1,6 @@
-"""A client for streams that costs next to nothing while they run: it keeps what came when, and reads
-it afterwards. The same for every side of a comparison.
+"""A client for streams that costs next to nothing while they run: it keeps what came when.
+
+All is read and held against its promise afterwards. It is the same for every side of a comparison.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def measure_first_token(ground: Ground) -> Found:
     connection for each task, its opening included."""
     through_ms, straight_ms = [], []
     with run_daemon(ground, describe_pool(ground)) as stand:
-        daemon, engine = DaemonSide(stand), EngineSide(stand.find_engine())
+        daemon, engine = DaemonSide(stand.port), EngineSide(stand.find_engine())
         _time_one_ms(daemon)
         _time_one_ms(engine)
         for _ in range(ground.scale.first_tokens):

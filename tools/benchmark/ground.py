@@ -39,13 +39,13 @@ class Scale:
     """Of a round."""
     post_rounds: int = 5
     queue_steps: int = 10_000
-    queue_rounds: int = 5
+    queue_rounds: int = 3
     idle_s: float = 20.0
     starts: int = 9
     slow_rounds: int = 7
     slow_tokens: int = 1000
     real_rounds: int = 8
-    real_tokens: int = 64
+    real_tokens: int = 48
 
 
 FULL = Scale()

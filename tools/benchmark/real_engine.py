@@ -24,7 +24,7 @@ def measure_real_engine(ground: Ground) -> Found:
     setup = Setup(ensure_demo_model(find_cache_dir(os.environ)), _POOL, _STREAMS, 512)
     asked = Asked("Once upon a time", ground.scale.real_tokens, {"temperature": 0}, is_exact=False)
     with run_daemon(ground, setup) as stand:
-        sides: tuple[Side, Side] = (DaemonSide(stand), EngineSide(stand.find_engine()))
+        sides: tuple[Side, Side] = (DaemonSide(stand.port), EngineSide(stand.find_engine()))
         rates_per_s: tuple[list[float], list[float]] = ([], [])
         for side in sides:
             drive(side, asked, _STREAMS)

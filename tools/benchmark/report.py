@@ -16,6 +16,11 @@ from benchmark.bars import BARS, Verdict
 from benchmark.kernel import Noise
 
 
+def show(value: float) -> str:
+    """Three digits, or more where it has them before the point."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
 @dataclass(slots=True)
 class Report:
     """Filled in as the measurements end."""
@@ -74,14 +79,14 @@ class Report:
                 continue
             noise = self.noise.get(self.makers.get(key, ""))
             steal = "" if noise is None else f"{noise.steal_pct:.1f} %"
-            figure = f"{self.figures[key]:.3g}" if key in self.figures else "-"
+            figure = show(self.figures[key]) if key in self.figures else "-"
             shown = str(verdict).upper() if verdict is Verdict.MISSED else str(verdict)
             yield form.format(key, figure, bar.unit, str(bar), shown, steal, bar.about)
         yield ""
         for name, values in self.raw.items():
             noise = self.noise[name]
             load = f"steal {noise.steal_pct:.1f} %, machine busy {noise.busy_pct:.0f} %"
-            made = ", ".join(f"{key} {value:.4g}" for key, value in values.items())
+            made = ", ".join(f"{key} {show(value)}" for key, value in values.items())
             yield f"{name} ({load}, {noise.span_s:.0f} s): {made}"
         for name, fault in self.faults.items():
             yield f"{name}: could not be measured: {fault}"

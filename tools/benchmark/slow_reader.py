@@ -22,7 +22,7 @@ def measure_slow_reader(ground: Ground) -> Found:
     cpus_us: dict[int, list[float]] = {0: [], 1: []}
     setup = replace(describe_pool(ground), retain_s=1.0)
     with run_daemon(ground, setup) as stand:
-        side = DaemonSide(stand)
+        side = DaemonSide(stand.port)
         drive(side, Asked("A warm-up.", 20), STREAMS)
         for round_number in range(ground.scale.slow_rounds):
             # Who goes first changes: the second finds the other's logs still in memory.

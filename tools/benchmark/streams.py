@@ -20,7 +20,7 @@ import orjson
 import uvloop
 from loopback import HOST, EngineDoor
 
-from benchmark.ground import TOKEN, BenchError, Stand
+from benchmark.ground import TOKEN, BenchError
 from orchd.config.model import PoolConfig
 from orchd.engines.adapter import Generation
 from orchd.engines.llamacpp import LlamaCpp
@@ -70,8 +70,8 @@ class DaemonSide:
     made = re.compile(rb'"tokens_out":(\d+)')
     is_two_step = True
 
-    def __init__(self, stand: Stand) -> None:
-        self.port = stand.port
+    def __init__(self, port: int) -> None:
+        self.port = port
 
     def ask(self, asked: Asked) -> bytes:
         task = {"prompt": asked.prompt, "max_tokens": asked.tokens, **asked.sampling}

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
@@ -47,21 +47,32 @@ def raise_on_signals() -> None:
 
 
 class DaemonChild:
-    """A running daemon; started on entering the ``with`` block, its output going to a file."""
+    """A running daemon; started on entering the ``with`` block, its output going to a file.
+
+    ``environ`` None is ours. Without a tether it starts as its command alone does, which is for
+    those who time the start, and outlives a starter that is killed outright.
+    """
 
     def __init__(
-        self, command: Sequence[str], log: Path, stop_timeout_s: float = STOP_TIMEOUT_S
+        self,
+        command: Sequence[str],
+        log: Path,
+        stop_timeout_s: float = STOP_TIMEOUT_S,
+        environ: Mapping[str, str] | None = None,
+        is_tethered: bool = True,
     ) -> None:
-        self._command = command
+        tether = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), ""]
+        self._command = [*(tether if is_tethered else ()), *command]
         self._log = log
         self._stop_timeout_s = stop_timeout_s
+        self._environ = environ
 
     def __enter__(self) -> Self:
-        tethered = [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), "", *self._command]
         with self._log.open("wb") as log:
             # Its own session, so that Ctrl-C in the terminal reaches only the starter.
             self._process = subprocess.Popen(
-                tethered,
+                self._command,
+                env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

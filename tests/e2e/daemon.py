@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import httpx
 from httpx_sse import ServerSentEvent, connect_sse
+from loopback import find_engine_door, find_free_port
 
 from tests.contracts.seen import see_events, see_httpx
 
@@ -98,16 +98,11 @@ class Daemon:
         return self.stream(self.submit(**task))
 
     def engine(self) -> httpx.Client:
-        """The engine behind the daemon, asked directly; its key is read as only its owner can."""
-        replica = self.wait_for_replica(state="ready")
-        proc = Path(f"/proc/{replica['pid']}")
-        argv = proc.joinpath("cmdline").read_bytes().decode().split("\0")
-        variables = proc.joinpath("environ").read_bytes().decode().split("\0")
-        environ = dict(variable.split("=", 1) for variable in variables if variable)
-        assert not any(environ["LLAMA_API_KEY"] in argument for argument in argv)
+        """The engine behind the daemon, asked directly."""
+        door = find_engine_door(self.wait_for_replica(state="ready")["pid"])
         return httpx.Client(
-            base_url=f"http://127.0.0.1:{argv[argv.index('--port') + 1]}",
-            headers={"Authorization": f"Bearer {environ['LLAMA_API_KEY']}"},
+            base_url=f"http://127.0.0.1:{door.port}",
+            headers={"Authorization": f"Bearer {door.key}"},
             timeout=60.0,
         )
 
@@ -138,7 +133,7 @@ def running_daemon(
     """A daemon on that model whose engines are looked up on ``engine_path``; further keys of its
     pool as TOML lines. Its engines leave the cores to others while they wait, unless ``env`` says
     else."""
-    address = f"127.0.0.1:{_find_free_port()}"
+    address = f"127.0.0.1:{find_free_port()}"
     config = folder / "orchd.toml"
     config.write_text(
         f"""
@@ -178,11 +173,6 @@ def running_daemon(
     finally:
         process.kill()
         process.wait()
-
-
-def _find_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_listening(process: subprocess.Popen[bytes], log: Path) -> None:

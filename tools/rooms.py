@@ -61,7 +61,10 @@ ROOMS: dict[str, Room] = {
         third_party=("h11", "orjson"),
     ),
     "engines": Room(
-        pure=("adapter", "llamacpp", "llamacpp_memory", "event_stream", "registry"),
+        pure=(
+            *("adapter", "llamacpp", "llamacpp_memory", "event_stream", "registry"),
+            *("answers", "openai_stream", "openai_errors"),
+        ),
         shells=("client",),
         alone={"embedded_llamacpp": ("xllamacpp",)},
         imports=("errors", "config"),

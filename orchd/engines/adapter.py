@@ -120,6 +120,9 @@ class StreamParser(Protocol):
         """Events that this chunk completes. Raises EngineError on what the engine may not say,
         after the events that came before it."""
 
+    def end(self) -> Iterable[StreamEvent]:
+        """Events that the body's own end completes; what is cut short before it never ends so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:

@@ -63,7 +63,7 @@ ROOMS: dict[str, Room] = {
     "engines": Room(
         pure=(
             *("adapter", "llamacpp", "llamacpp_memory", "event_stream", "registry"),
-            *("answers", "openai_stream", "openai_errors"),
+            *("answers", "openai", "openai_stream", "openai_errors", "command"),
         ),
         shells=("client",),
         alone={"embedded_llamacpp": ("xllamacpp",)},

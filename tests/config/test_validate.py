@@ -511,6 +511,21 @@ class TestEngineRules:
             "pools[0]: is too big altogether",
         ]
 
+    def test_a_key_at_fault_is_told_once(self) -> None:
+        def rule(pool: PoolConfig) -> Iterable[Fault]:
+            yield Fault("args", "is needed")
+            yield Fault("argsy", "is not args")
+            yield Fault("env.A", "is not there")
+
+        def faults(lines: str) -> list[str]:
+            outcome = validate(tomllib.loads(POOL + lines), {"llamacpp": rule})
+            assert not isinstance(outcome, Config)
+            return [fault.path.removeprefix("pools[0].") for fault in outcome]
+
+        assert faults('args = "a"') == ["args", "argsy", "env.A"]
+        assert faults('args = ["a", 1]') == ["args[1]", "argsy", "env.A"]
+        assert faults("env = 1") == ["env", "args", "argsy", "env.A"]
+
     def test_told_together_with_the_rest(self) -> None:
         assert self.faults(POOL + 'slots = 0\nargs = ["--port=1"]') == [
             "pools[0].slots: must be from 1 to 256, found 0",

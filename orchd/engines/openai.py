@@ -47,6 +47,10 @@ _FIRST_CHAT = Generation(
 _VERSION_PATHS = ("/version", "/props", "/info", "/get_server_info", "/api/version")
 """vLLM's; llama.cpp's; TGI's; SGLang's; Ollama's."""
 _VERSION_CHARS = 100
+_EXTRA_TOKENS = 8
+"""Beside those of a prompt's text, each of which has a byte at least: a start, an end."""
+_SHORT_PARTS = 4
+"""A prompt is short where it surely leaves all but one of so many parts of the context."""
 _NAMES = 5
 """Of the models that a server lists, so many are told."""
 _NAME_CHARS = 100
@@ -162,14 +166,13 @@ class OpenAi:
         if generation.stop:
             body["stop"] = generation.stop
         if generation.messages is None:
-            # Without a bound most would make 16 tokens, as OpenAI does; null is all that is left
-            # of the context for vLLM, TGI, llama.cpp, llama-cpp-python and mistral.rs. A number
-            # that is too large would be refused by vLLM and SGLang; SGLang refuses null too.
-            body |= {"prompt": generation.prompt, "max_tokens": generation.max_tokens}
+            prompt = generation.prompt or ""
+            limit = generation.max_tokens or _bound_tokens(pool, prompt)
+            body |= {"prompt": prompt, "max_tokens": limit}
             return EngineRequest("POST", "/v1/completions", orjson.dumps(body))
         body["messages"] = generation.messages
         if generation.max_tokens is not None:
-            # Unsaid, it is all that is left of the context.
+            # Unsaid, it is all that is left of the context, other than with a completion.
             body["max_tokens"] = generation.max_tokens
         return EngineRequest("POST", "/v1/chat/completions", orjson.dumps(body))
 
@@ -178,3 +181,17 @@ class OpenAi:
 
     def new_parser(self, generation: Generation) -> StreamParser:
         return CompletionParser() if generation.messages is None else ChatParser()
+
+
+def _bound_tokens(pool: PoolConfig, prompt: str) -> int:
+    """What a completion may make that was given no bound.
+
+    There is no word for all that is left of the context: without a bound most servers make 16
+    tokens as OpenAI does, some for null too (vLLM 0.32, measured), and SGLang refuses null. A
+    number that the context cannot hold is refused by SGLang, TGI and older vLLM, and cut down by
+    vLLM 0.32 (measured), llama.cpp and llama-cpp-python. So a short prompt gets what is left for
+    certain, and for a longer one the whole context is asked for, not to cut its answer short.
+    """
+    prompt_tokens = len(prompt.encode()) + _EXTRA_TOKENS
+    is_short = prompt_tokens * _SHORT_PARTS <= pool.ctx
+    return pool.ctx - prompt_tokens if is_short else pool.ctx

@@ -9,7 +9,15 @@ import orjson
 import pytest
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import Binary, ChatTurn, Generation, Identity, Launch, Refused
+from orchd.engines.adapter import (
+    Binary,
+    ChatTurn,
+    Generation,
+    Identity,
+    Launch,
+    Refused,
+    max_events,
+)
 from orchd.engines.openai import OpenAi
 from orchd.engines.openai_stream import ChatParser, CompletionParser
 from orchd.errors import EngineError
@@ -232,10 +240,28 @@ def test_turns_go_to_chat_completions() -> None:
     }
 
 
-def test_without_a_bound_it_is_all_that_is_left_of_the_context() -> None:
-    """A completion says so, or it would have the 16 tokens of OpenAI's default."""
-    assert orjson.loads(ADAPTER.generation_request(POOL, PROMPT).body)["max_tokens"] is None
+def test_a_chat_without_a_bound_has_all_that_is_left_of_the_context() -> None:
     assert "max_tokens" not in orjson.loads(ADAPTER.generation_request(POOL, CHAT).body)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "bound"),
+    [
+        ("", 1000 - 8),
+        ("x" * 242, 1000 - 242 - 8),
+        ("é" * 121, 1000 - 242 - 8),
+        ("x" * 243, 1000),
+        ("é" * 122, 1000),
+        ("x" * 100_000, 1000),
+    ],
+)
+def test_a_completion_without_a_bound_has_what_every_server_takes(prompt: str, bound: int) -> None:
+    """None of them may take it for OpenAI's default of 16 tokens."""
+    generation = Generation(prompt=prompt)
+    pool = replace(POOL, ctx=1000)
+    body = orjson.loads(ADAPTER.generation_request(pool, generation).body)
+    assert (body["prompt"], body["max_tokens"]) == (prompt, bound)
+    assert bound <= max_events(pool, generation)
 
 
 def test_what_a_task_is_answered_is_understood() -> None:

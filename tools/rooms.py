@@ -62,8 +62,8 @@ ROOMS: dict[str, Room] = {
     ),
     "engines": Room(
         pure=(
-            *("adapter", "llamacpp", "llamacpp_memory", "event_stream", "answer_body"),
-            "registry",
+            *("adapter", "llamacpp", "llamacpp_memory", "event_stream", "registry"),
+            *("answers", "openai", "openai_stream", "openai_errors", "command", "answer_body"),
         ),
         shells=("client",),
         alone={"embedded_llamacpp": ("xllamacpp",)},

@@ -163,8 +163,13 @@ class PoolConfig:
         ),
         Doc("The pool's name, as clients and /health say it."),
     ]
-    engine: Annotated[Literal["llamacpp"], Doc("The engine that serves the model.")]
-    model: Annotated[FilePath, Doc("The model file; a relative path starts at this file's folder.")]
+    engine: Annotated[Literal["llamacpp", "openai"], Doc("The engine that serves the model.")]
+    model: Annotated[
+        FilePath,
+        Doc(
+            "The model file; a relative path starts at this file's folder. Engine openai: its name."
+        ),
+    ]
     sha256: Annotated[
         Annotated[
             str, Pattern(r"[0-9a-fA-F]{64}", "64 hexadecimal digits, as sha256sum writes them")
@@ -195,8 +200,18 @@ class PoolConfig:
         Doc("Appended to the engine's command line."),
     ] = ()
     env: Annotated[
-        Mapping[EnvName, EnvValue], Length(0, 256), Doc("Added to the engine's environment.")
+        Mapping[EnvName, EnvValue],
+        Length(0, 256),
+        Doc("Added to the engine's environment; {api_key} in a value is the engine's key."),
     ] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    command: Annotated[
+        tuple[Annotated[str, Length(0, 32_768)], ...],
+        Length(0, 256),
+        Doc(
+            'Engine "openai": what starts the server; {host}, {port}, {model} and {api_key} are'
+            " filled in, {{ and }} are braces."
+        ),
+    ] = ()
     binary: Annotated[
         FilePath | None, Doc("The engine's program: a path, or a name looked up on PATH.")
     ] = None

@@ -86,7 +86,7 @@ def reckon_footprint(
         return _footprint_of(learned_bytes, own)
     parts = [f"{item.what} {format_gib(item.size_bytes)}" for item in items]
     notes = [note for file in files if file.facts is not None for note in file.facts.notes]
-    words = ", ".join(parts) + "".join(f"; {note}" for note in (*notes, *demand.notes))
+    words = "; ".join(filter(None, (", ".join(parts), *notes, *demand.notes)))
     return Footprint(need_bytes, words, tuple(items), weights_bytes=own)
 
 

@@ -9,11 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Container, Iterable
 from dataclasses import dataclass, replace
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import Adapter, Done, Endpoint, Generation, Identity, Refused
+from orchd.engines.adapter import (
+    Adapter,
+    Done,
+    Endpoint,
+    Generation,
+    Identity,
+    Refused,
+    StreamEvent,
+)
 from orchd.engines.client import Answer, Receiver, exchange
 from orchd.errors import EngineError
 from orchd.runner.load_progress import LoadProgress, Signs
@@ -23,6 +31,9 @@ _PROBE_TIMEOUT_S = 5.0
 _NAME_CHARS = 1000
 """How much of a strange model's name is told: it may be as long as an answer."""
 _NO_SUCH_ENDPOINT = (404, 405, 501)
+_NOT_YET = 503
+_REFUSING = ("401", "403")
+SILENT = "silent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +76,25 @@ async def _wait_until_healthy(candidate: Candidate) -> None:
     loop = asyncio.get_running_loop()
     progress, stall_s = LoadProgress(loop.time()), candidate.pool.load_stall_s
     while (health := await _probe(candidate)) != "200":
+        if health in _REFUSING:
+            # Of a health that needs the key; waiting would not make it take ours.
+            raise EngineError(f"does not take its key (HTTP {health}), or is another's server")
         progress.see(candidate.read_signs(health), loop.time())
         if progress.idle_s(loop.time()) > stall_s:
-            raise EngineError(f"made no progress at loading for {stall_s:g} s")
+            told = "" if health == SILENT else f", and answers HTTP {health}"
+            raise EngineError(f"made no progress at loading for {stall_s:g} s{told}")
         # Engines tell nobody when they have loaded: asking again is the only way to know.
         await asyncio.sleep(_PROBE_INTERVAL_S)
 
 
 async def _probe(candidate: Candidate) -> str:
-    """Its HTTP status; ``silent`` where it answers none."""
+    """Its HTTP status; ``SILENT`` where it answers none."""
     try:
         async with asyncio.timeout(_PROBE_TIMEOUT_S):
             answer = await exchange(candidate.endpoint, candidate.adapter.health_request())
             return str(answer.status)
     except (EngineError, TimeoutError):
-        return "silent"
+        return SILENT
 
 
 async def _make_sure_of_the_key(candidate: Candidate) -> None:
@@ -130,15 +145,23 @@ async def _does_generate(
     parser = adapter.new_parser(way)
     last: list[Done | Refused] = []
 
-    def on_body(chunk: bytes) -> None:
-        last.extend(event for event in parser.feed(chunk) if isinstance(event, Done | Refused))
+    def hear(events: Iterable[StreamEvent]) -> None:
+        last.extend(event for event in events if isinstance(event, Done | Refused))
 
     request = adapter.generation_request(pool, way)
-    answer = await exchange(candidate.endpoint, request, Receiver(lambda: None, on_body))
+    receiver = Receiver(lambda: None, lambda chunk: hear(parser.feed(chunk)))
+    while True:
+        answer = await exchange(candidate.endpoint, request, receiver)
+        if answer.status != _NOT_YET:
+            break
+        # Some list a model that they have not loaded yet, and say so to whoever asks it.
+        await asyncio.sleep(_PROBE_INTERVAL_S)
     if answer.status in passes_over:
         return False
     if answer.status != 200:
         last.append(adapter.read_refusal(answer.status, answer.body))
+    else:
+        hear(parser.end())
     match last:
         case [Done(), *_]:
             return True

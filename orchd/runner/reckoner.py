@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from orchd.config.model import PoolConfig
-from orchd.config.model_form import is_path
+from orchd.config.model_form import ModelForm, form_of, is_path
 from orchd.engines.adapter import Adapter, DeviceKind
 from orchd.errors import HostError
 from orchd.runner.executable import identify_engine
@@ -97,6 +98,10 @@ class Reckoner:
         """What it needs of a device of that kind."""
         demand = self._adapters[pool.engine].memory_demand(pool, kind)
         files = reading.files
+        if form_of(pool.engine) is ModelForm.NAME:
+            # Its server loads what it likes of it, and onto whichever device.
+            items = (("model file", reading.file_bytes),) if reading.file_bytes else ()
+            return reckon_footprint(pool, replace(demand, fixed=items), ())
         if files is None:
             return replace(reckon_footprint(pool, demand, ()), weights_bytes=reading.file_bytes)
         key = FootprintKey(
@@ -122,11 +127,23 @@ class Reckoner:
         demand = adapter.memory_demand(pool, "gpu")
         if demand.total_fraction is not None:
             return lambda: Reading(None)
+        if form_of(pool.engine) is ModelForm.NAME:
+            return partial(_look_if_there, pool)
         if pool.vram_mib is not None:
             return partial(_look_only, pool.model)
         reader = ModelReader(pool.model, demand.companions)
         executables = adapter.executables(pool)
         return lambda: Reading(reader.read(), identify_engine(executables))
+
+
+def _look_if_there(pool: PoolConfig) -> Reading:
+    """A name is no file, and what is none here may still be a path where the server looks."""
+    file = Path(pool.model)
+    try:
+        is_there = is_path(pool.engine, pool.model) and file.is_file()
+        return Reading(None, file_bytes=file.stat().st_size if is_there else 0)
+    except OSError:
+        return Reading(None)
 
 
 def _look_only(model: str) -> Reading:

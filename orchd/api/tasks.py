@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from http import HTTPStatus
 
 from orchd.api import wire
 from orchd.api.context import Context
 from orchd.api.task_body import read_task
 from orchd.errors import ClientError, Code
-from orchd.http1 import sse
 from orchd.http1.messages import Reply, Request, Response, StreamedResponse
-from orchd.serving.entry import Entry, Reader
+from orchd.serving.entry import Entry
 from orchd.serving.task import Rejected
 
 _STREAM_HEADERS = (
@@ -37,38 +35,13 @@ def stream(context: Context, request: Request) -> Reply:
     """GET /v1/tasks/{task_id}/stream"""
     entry = _find(context, request)
     cursor = _read_cursor(request, len(entry.log))
-    return StreamedResponse(
-        _EventSource(context.service.open_reader(entry, cursor)), headers=_STREAM_HEADERS
-    )
+    return StreamedResponse(context.service.open_reader(entry, cursor), headers=_STREAM_HEADERS)
 
 
 def cancel(context: Context, request: Request) -> Reply:
     """POST /v1/tasks/{task_id}/cancel"""
     context.service.cancel(_find(context, request))
     return Response(HTTPStatus.NO_CONTENT)
-
-
-class _EventSource:
-    """A task's reader as the connection wants it."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-
-    def attach(self, wake: Callable[[], None]) -> None:
-        self._reader.attach(wake)
-
-    def detach(self) -> None:
-        self._reader.detach()
-
-    def pull(self, limit_bytes: int) -> bytes:
-        return self._reader.pull(limit_bytes)
-
-    @property
-    def is_finished(self) -> bool:
-        return self._reader.is_finished
-
-    def describe_wait(self) -> bytes:
-        return sse.encode_comment(self._reader.describe_wait())
 
 
 def _find(context: Context, request: Request) -> Entry:

@@ -194,6 +194,9 @@ class CompletionParser:
     def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
         for data in self._reader.feed(chunk):
             match parse_json(data):
+                # First what comes most: each pattern that does not fit takes its time.
+                case {"content": str(text), "stop": False} if text:
+                    yield Text(text)
                 case {"error": _} as failed:
                     yield judge_in_stream(_find_error(failed) or ServerError(None, UNTOLD))
                 case {

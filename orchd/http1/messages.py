@@ -82,11 +82,15 @@ class Source(Protocol):
         """What there is now, about ``limit_bytes`` of it; empty when nothing is there yet."""
 
     @property
+    def has_more(self) -> bool:
+        """True while there is something to pull."""
+
+    @property
     def is_finished(self) -> bool:
         """True once everything has been pulled and nothing more will come."""
 
-    def describe_wait(self) -> bytes:
-        """What to send when the stream has been silent for a while (a comment)."""
+    def describe_wait(self) -> str:
+        """What the stream waits for, to be told when it has been silent for a while."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from orchd.http1 import sse
 from orchd.http1.limits import Limits
 from orchd.http1.messages import Source
 
@@ -101,6 +102,8 @@ class Pump:
             if not frames:
                 return
             self._write(frames)
+            if not self._source.has_more:
+                return
         self.wake()
 
     def _write(self, frames: bytes) -> None:
@@ -109,7 +112,7 @@ class Pump:
 
     def _ping(self) -> None:
         if self._outlet.is_writable():
-            self._write(self._source.describe_wait())
+            self._write(sse.encode_comment(self._source.describe_wait()))
 
     def _watch_silence(self, most_s: float) -> None:
         ping_s = self._limits.ping_s

@@ -109,6 +109,10 @@ class Reader:
         return frames
 
     @property
+    def has_more(self) -> bool:
+        return self._cursor < len(self._entry.log)
+
+    @property
     def is_finished(self) -> bool:
         return self._entry.log.is_closed and self._cursor >= len(self._entry.log)
 

@@ -56,7 +56,7 @@ def test_a_stream_wakes_its_reader_until_it_is_detached(service: FakeService) ->
     source, woken = reply.source, []
     source.attach(lambda: woken.append(1))
     assert source.pull(1 << 20) and not source.pull(1 << 20)
-    assert source.describe_wait().startswith(b": waiting")
+    assert source.describe_wait().startswith("waiting")
     entry.log_text("a")
     source.detach()
     entry.log_text("b")

@@ -65,10 +65,14 @@ class _Counted:
         return frames
 
     @property
+    def has_more(self) -> bool:
+        return self._source.has_more
+
+    @property
     def is_finished(self) -> bool:
         return self._source.is_finished
 
-    def describe_wait(self) -> bytes:
+    def describe_wait(self) -> str:
         return self._source.describe_wait()
 
 

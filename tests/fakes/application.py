@@ -66,8 +66,12 @@ class FakeSource:
     def is_finished(self) -> bool:
         return self.is_ended and not self.frames
 
-    def describe_wait(self) -> bytes:
-        return b": waiting\n\n"
+    @property
+    def has_more(self) -> bool:
+        return bool(self.frames)
+
+    def describe_wait(self) -> str:
+        return "waiting"
 
 
 class FakeApplication:

@@ -85,7 +85,7 @@ def test_openais_completions_end_as_openai_says(engine: RunningEngine) -> None:
 
 def test_it_is_healthy_knows_its_model_and_its_key(ground: Ground, engine: RunningEngine) -> None:
     assert read(engine, ADAPTER.health_request()) == b'{"status":"ok"}'
-    identity = ADAPTER.read_identity(read(engine, ADAPTER.identity_request()))
+    identity = ADAPTER.read_identity(POOL, read(engine, ADAPTER.identity_request()))
     assert identity.model == str(ground.folder / "model.gguf")
     for key in (f"{engine.door.key}x", engine.door.key[:-1]):
         with ask(engine, ADAPTER.identity_request(), key) as answer:

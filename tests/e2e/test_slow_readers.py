@@ -12,13 +12,9 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from orchd.api import wire
-from orchd.api.context import Context
 from orchd.api.door import Door
 from orchd.config.listen import Listen
-from orchd.config.model import Config, TasksConfig
 from orchd.engines.adapter import Generation
-from orchd.engines.registry import ADAPTERS
 from orchd.http1.connection import Connection
 from orchd.http1.limits import Limits
 from orchd.http1.messages import Accepted, Head, Reply, Request, Response, Source, StreamedResponse
@@ -26,10 +22,9 @@ from orchd.http1.server import HttpServer
 from orchd.serving.pool_choice import TaskRequest
 from orchd.serving.service import Service
 from orchd.serving.task import Admitted
-from orchd.serving.world import Outage, Runner
 from tests.conftest import Drive
 from tests.fakes.engine import Call, FakeEngine
-from tests.fakes.house import FakeReloads, build_meters
+from tests.fakes.house import build_served
 from tests.http1.raw import Client, settle
 from tests.serving.samples import make_pool
 
@@ -186,15 +181,7 @@ def test_slow_readers_cost_nobody_anything_and_miss_nothing(drive: Drive[Any]) -
 
         async with FakeEngine(tell) as engine:
             pool = make_pool(slots=STREAMS, ctx=TOKENS)
-            config = Config(pools=(pool,), tasks=TasksConfig())
-            runner = Runner(
-                *(lambda pool_id: Outage("", None), lambda replica_id: 0),
-                *(lambda pool_id: pool, lambda *report: None),
-            )
-            service = Service(config, ADAPTERS, wire.encode_event, runner)
-            context = Context(
-                *(service, lambda: (), lambda: (), lambda: None, build_meters(), FakeReloads())
-            )
+            service, context = build_served(pool)
             door = _WatchedDoor(Door(context, TOKEN))
             server = _WatchedServer(door)
             listen = await server.start(Listen("127.0.0.1", 0))

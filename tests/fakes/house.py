@@ -9,8 +9,9 @@ from typing import cast
 
 from orchd.api import wire
 from orchd.api.context import Context, GpuView, Meters
-from orchd.config.model import PoolConfig
+from orchd.config.model import Config, PoolConfig, TasksConfig
 from orchd.engines.adapter import Generation
+from orchd.engines.registry import ADAPTERS
 from orchd.metrics.collector import Collector
 from orchd.metrics.cpu_watch import CpuUse
 from orchd.metrics.registry import Registry
@@ -23,6 +24,7 @@ from orchd.serving.event_log import EventLog
 from orchd.serving.pool_choice import TaskRequest
 from orchd.serving.service import Service
 from orchd.serving.task import Admitted, Priority, Rejected, Task, TaskEvent, TaskSpec
+from orchd.serving.world import Outage, Runner
 
 TASK_ID = "123e4567-e89b-12d3-a456-426614174000"
 
@@ -185,3 +187,19 @@ def build_context(
         meters=meters or build_meters(),
         reload=reload or FakeReloads(),
     )
+
+
+def build_served(pool: PoolConfig) -> tuple[Service, Context]:
+    """A real service of one pool, and the house around it; its slots are the test's to open."""
+    runner = Runner(
+        *(lambda pool_id: Outage("", None), lambda replica_id: 0),
+        *(lambda pool_id: pool, lambda *report: None),
+    )
+    config = Config(pools=(pool,), tasks=TasksConfig())
+    service = Service(config, ADAPTERS, wire.encode_event, runner)
+    nothing: tuple[()] = ()
+    reloads = FakeReloads()
+    context = Context(
+        service, lambda: nothing, lambda: nothing, lambda: None, build_meters(), reloads
+    )
+    return service, context

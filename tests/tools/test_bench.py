@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
-from benchmark.__main__ import describe_run
+from benchmark.__main__ import describe_run, measure_one
 from benchmark.admission import time_bare_us
 from benchmark.bars import BARS, Verdict
 from benchmark.figures import MachineTicks, find_percentile, read_kib, read_machine_ticks, share_pct
-from benchmark.ground import FULL, BenchError
+from benchmark.ground import FULL, BenchError, Found, Ground
 from benchmark.kernel import Noise, read_cpu_ns, read_memory
 from benchmark.queue_cost import time_steps_us
 from benchmark.report import Report
-from benchmark.rows import MEASUREMENTS
+from benchmark.rows import MEASUREMENTS, Measurement
 from benchmark.streams import Asked, DaemonSide, EngineSide, Story
 from loopback import EngineDoor
 
@@ -107,6 +108,23 @@ def test_people_get_a_line_for_each_figure_asked_for() -> None:
         "idle: could not be measured: the daemon ended by itself",
         "python 3",
     ]
+
+
+def test_a_measurement_that_cannot_be_made_leaves_the_others_be(tmp_path: Path) -> None:
+    def fail(_: Ground) -> Found:
+        raise BenchError("no C compiler")
+
+    def find(_: Ground) -> Found:
+        return Found({"ready_ms": 1.0}, {"ready_cpu_ms": 2.0})
+
+    report = Report({}, ("idle_rss_mib", "ready_ms"))
+    ground = Ground(FULL, tmp_path, tmp_path)
+    measure_one(report, Measurement("idle", ("idle_rss_mib",), fail), ground)
+    measure_one(report, Measurement("start", ("ready_ms",), find), ground)
+    assert (report.faults, report.figures) == ({"idle": "no C compiler"}, {"ready_ms": 1.0})
+    assert report.raw == {"start": {"ready_cpu_ms": 2.0}}
+    assert report.noise.keys() == {"idle", "start"} and report.noise["start"].span_s > 0
+    assert report.exit_code == 2
 
 
 def test_a_run_names_the_versions_that_it_measured() -> None:

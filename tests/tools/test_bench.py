@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_a_bar_is_met_at_its_bound() -> None:
 def make_report(*asked: str, **figures: float) -> Report:
     report = Report({"python": "3"}, asked, dict(figures))
     report.makers = dict.fromkeys(asked, "start")
-    report.noise["start"] = Noise(12.345, 50.0, 3.0)
+    report.noise["start"] = Noise(9.0, 12.345, 50.0, 3.0)
     return report
 
 
@@ -91,7 +92,9 @@ def test_a_program_gets_every_key_and_what_it_takes_to_judge() -> None:
     assert told["verdicts"]["idle_rss_mib"] == "could not be measured"
     assert told["verdicts"]["admit_vs_h11"] == "not asked for"
     assert told["raw"] == {"start": {"ready_cpu_ms": 98.77}}
-    assert told["noise"] == {"start": {"steal_pct": 12.35, "busy_pct": 50.0, "span_s": 3.0}}
+    assert told["noise"] == {
+        "start": {"before_pct": 9.0, "steal_pct": 12.35, "busy_pct": 50.0, "span_s": 3.0}
+    }
     assert (told["bars"]["ready_ms"], told["run"]) == ("<= 300", {"python": "3"})
 
 
@@ -104,7 +107,7 @@ def test_people_get_a_line_for_each_figure_asked_for() -> None:
     assert re.match(r"ready_ms +1234 ms +<= 300 +MISSED +12\.3 % ", lines[2])
     assert lines[3:] == [
         "",
-        "start (steal 12.3 %, machine busy 50 %, 3 s): ready_cpu_ms 98.8",
+        "start (steal 12.3 %, machine busy 50 %, before it 9 %, 3 s): ready_cpu_ms 98.8",
         "idle: could not be measured: the daemon ended by itself",
         "python 3",
     ]
@@ -118,7 +121,7 @@ def test_a_measurement_that_cannot_be_made_leaves_the_others_be(tmp_path: Path) 
         return Found({"ready_ms": 1.0}, {"ready_cpu_ms": 2.0})
 
     report = Report({}, ("idle_rss_mib", "ready_ms"))
-    ground = Ground(FULL, tmp_path, tmp_path)
+    ground = Ground(replace(FULL, look_s=0.0), tmp_path, tmp_path)
     measure_one(report, Measurement("idle", ("idle_rss_mib",), fail), ground)
     measure_one(report, Measurement("start", ("ready_ms",), find), ground)
     assert (report.faults, report.figures) == ({"idle": "no C compiler"}, {"ready_ms": 1.0})

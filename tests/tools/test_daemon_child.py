@@ -6,6 +6,7 @@ What becomes of it in each kind of end is in test_quickstart.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -34,3 +35,11 @@ def test_it_is_gone_behind_the_block(tmp_path: Path, is_tethered: bool) -> None:
         os.kill(child.pid, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(child.pid, 0)
+
+
+def test_signals_are_heard_behind_the_block_as_before_it(tmp_path: Path) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    with DaemonChild([sys.executable, "-c", ""], tmp_path / "log"):
+        pass
+    assert [signal.getsignal(number) for number in numbers] == before

@@ -2,8 +2,8 @@
 
 The object has the keys of ``BARS`` on top, each with its figure, or null where there is none.
 Beside them, by key: ``verdicts``, ``bars``; by measurement: ``raw`` (what the figures were made of,
-units in the names), ``noise`` (steal and the machine's load meanwhile and before, in percent of all its
-processors, and how long it took), ``faults`` (why it could not be made); and ``run``: versions,
+units in the names), ``noise`` (steal and the machine's load meanwhile and before, in percent of all
+its processors, and how long it took), ``faults`` (why it could not be made); and ``run``: versions,
 machine, scale and time.
 """
 

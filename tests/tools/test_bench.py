@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from benchmark.__main__ import describe_run
+from benchmark.__main__ import describe_run, measure_one
 from benchmark.admission import time_bare_us
 from benchmark.bars import BARS, Verdict
 from benchmark.figures import MachineTicks, find_percentile, read_kib, read_machine_ticks, share_pct
-from benchmark.ground import FULL, BenchError
+from benchmark.ground import FULL, BenchError, Found, Ground
 from benchmark.kernel import Noise, read_cpu_ns, read_memory
 from benchmark.queue_cost import time_steps_us
 from benchmark.report import Report
-from benchmark.rows import MEASUREMENTS
+from benchmark.rows import MEASUREMENTS, Measurement
 from benchmark.streams import Asked, DaemonSide, EngineSide, Story
 from loopback import EngineDoor
 
@@ -68,7 +70,7 @@ def test_a_bar_is_met_at_its_bound() -> None:
 def make_report(*asked: str, **figures: float) -> Report:
     report = Report({"python": "3"}, asked, dict(figures))
     report.makers = dict.fromkeys(asked, "start")
-    report.noise["start"] = Noise(12.345, 50.0, 3.0)
+    report.noise["start"] = Noise(9.0, 12.345, 50.0, 3.0)
     return report
 
 
@@ -90,7 +92,9 @@ def test_a_program_gets_every_key_and_what_it_takes_to_judge() -> None:
     assert told["verdicts"]["idle_rss_mib"] == "could not be measured"
     assert told["verdicts"]["admit_vs_h11"] == "not asked for"
     assert told["raw"] == {"start": {"ready_cpu_ms": 98.77}}
-    assert told["noise"] == {"start": {"steal_pct": 12.35, "busy_pct": 50.0, "span_s": 3.0}}
+    assert told["noise"] == {
+        "start": {"before_pct": 9.0, "steal_pct": 12.35, "busy_pct": 50.0, "span_s": 3.0}
+    }
     assert (told["bars"]["ready_ms"], told["run"]) == ("<= 300", {"python": "3"})
 
 
@@ -103,10 +107,27 @@ def test_people_get_a_line_for_each_figure_asked_for() -> None:
     assert re.match(r"ready_ms +1234 ms +<= 300 +MISSED +12\.3 % ", lines[2])
     assert lines[3:] == [
         "",
-        "start (steal 12.3 %, machine busy 50 %, 3 s): ready_cpu_ms 98.8",
+        "start (steal 12.3 %, machine busy 50 %, before it 9 %, 3 s): ready_cpu_ms 98.8",
         "idle: could not be measured: the daemon ended by itself",
         "python 3",
     ]
+
+
+def test_a_measurement_that_cannot_be_made_leaves_the_others_be(tmp_path: Path) -> None:
+    def fail(_: Ground) -> Found:
+        raise BenchError("no C compiler")
+
+    def find(_: Ground) -> Found:
+        return Found({"ready_ms": 1.0}, {"ready_cpu_ms": 2.0})
+
+    report = Report({}, ("idle_rss_mib", "ready_ms"))
+    ground = Ground(replace(FULL, look_s=0.0), tmp_path, tmp_path)
+    measure_one(report, Measurement("idle", ("idle_rss_mib",), fail), ground)
+    measure_one(report, Measurement("start", ("ready_ms",), find), ground)
+    assert (report.faults, report.figures) == ({"idle": "no C compiler"}, {"ready_ms": 1.0})
+    assert report.raw == {"start": {"ready_cpu_ms": 2.0}}
+    assert report.noise.keys() == {"idle", "start"} and report.noise["start"].span_s > 0
+    assert report.exit_code == 2
 
 
 def test_a_run_names_the_versions_that_it_measured() -> None:

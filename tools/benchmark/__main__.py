@@ -106,7 +106,7 @@ def measure_all(report: Report, ground: Ground) -> None:
 def measure_one(report: Report, measurement: Measurement, ground: Ground) -> None:
     name = measurement.name
     report.makers |= dict.fromkeys(measurement.keys, name)
-    with watch_noise() as noise:
+    with watch_noise(ground.scale.look_s) as noise:
         try:
             found = measurement.measure(ground)
         except (BenchError, DemoError, DemoModelError, OrchdError, OSError) as fault:

@@ -29,6 +29,8 @@ class BenchError(Exception):
 class Scale:
     """How much is measured."""
 
+    look_s: float = 0.5
+    """At the machine, before each measurement."""
     relay_rounds: int = 5
     relay_tokens: int = 500
     paced_rounds: int = 3
@@ -50,6 +52,7 @@ class Scale:
 
 FULL = Scale()
 QUICK = Scale(
+    look_s=0.25,
     relay_rounds=2,
     relay_tokens=200,
     paced_rounds=1,

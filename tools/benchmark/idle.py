@@ -1,7 +1,7 @@
 """What a daemon costs that has nothing to do: one ready pool, nobody asks anything.
 
-Its timers are left as they are: the longest of those that recur (it looks at its GPUs and at its
-engines' CPU time) come every two seconds, so a span of some seconds has them all in it, many times.
+Its timers are left as they are: it looks at its GPUs and at its engines' CPU time every two
+seconds, and for a driver that is not there every ten, so twenty have them all in it.
 """
 
 from __future__ import annotations

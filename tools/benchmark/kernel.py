@@ -44,6 +44,8 @@ def read_machine() -> MachineTicks:
 class Noise:
     """How much of the processors others had during a measurement."""
 
+    before_pct: float = 0.0
+    """What this machine worked on just before: on a busy one the figures are less worth."""
     steal_pct: float = 0.0
     """What the host gave to other guests."""
     busy_pct: float = 0.0
@@ -53,9 +55,12 @@ class Noise:
 
 
 @contextlib.contextmanager
-def watch_noise() -> Iterator[Noise]:
-    """Filled in when the block ends."""
-    noise, before, begun_s = Noise(), read_machine(), time.monotonic()
+def watch_noise(look_s: float) -> Iterator[Noise]:
+    """Looks for so long at the machine as it is; the rest is filled in when the block ends."""
+    noise, first = Noise(), read_machine()
+    time.sleep(look_s)
+    before, begun_s = read_machine(), time.monotonic()
+    noise.before_pct = share_pct(before.busy - first.busy, before.total - first.total)
     try:
         yield noise
     finally:

@@ -25,6 +25,7 @@ REQUIREMENTS = (
     "uvloop==0.23.0",
 )
 _INSTALL_TIMEOUT_S = 600
+_STOP_TIMEOUT_S = 3.0
 
 
 def ensure_venv(folder: Path) -> Path:
@@ -66,7 +67,10 @@ def run_naive(ground: Ground, engine: EngineDoor) -> Iterator[RunningNaive]:
     command = [str(python), "-m", "uvicorn", "naive_app:app", "--host", HOST, "--port", str(port)]
     command += ["--app-dir", str(Path(__file__).parent), "--loop", "uvloop", "--http", "httptools"]
     command += ["--no-access-log", "--log-level", "warning"]
+    # It can wait for ever for a connection that nobody holds any more.
+    command += ["--timeout-graceful-shutdown", "1"]
     environ = {"NAIVE_ENGINE": f"http://{HOST}:{engine.port}"}
-    with DaemonChild(command, ground.folder / "naive.log", environ=environ) as child:
+    log = ground.folder / "naive.log"
+    with DaemonChild(command, log, stop_timeout_s=_STOP_TIMEOUT_S, environ=environ) as child:
         await_port(child, port)
         yield RunningNaive(child.pid, EngineDoor(port, engine.key))

@@ -2,8 +2,8 @@
 
 The object has the keys of ``BARS`` on top, each with its figure, or null where there is none.
 Beside them, by key: ``verdicts``, ``bars``; by measurement: ``raw`` (what the figures were made of,
-units in the names), ``noise`` (steal and the machine's load meanwhile, in percent of all its
-processors, and how long it took), ``faults`` (why it could not be made); and ``run``: versions,
+units in the names), ``noise`` (steal and the machine's load meanwhile and before, in percent of all
+its processors, and how long it took), ``faults`` (why it could not be made); and ``run``: versions,
 machine, scale and time.
 """
 
@@ -86,6 +86,7 @@ class Report:
         for name, values in self.raw.items():
             noise = self.noise[name]
             load = f"steal {noise.steal_pct:.1f} %, machine busy {noise.busy_pct:.0f} %"
+            load += f", before it {noise.before_pct:.0f} %"
             made = ", ".join(f"{key} {show(value)}" for key, value in values.items())
             yield f"{name} ({load}, {noise.span_s:.0f} s): {made}"
         for name, fault in self.faults.items():

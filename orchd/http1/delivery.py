@@ -133,7 +133,7 @@ class Delivery:
 
     def _write_frames(self, frames: bytes) -> None:
         self._write(frame_chunk(frames) if self._is_chunked else frames)
-        self._watch.settle()
+        self._watch.note_sent()
 
     def _finish_stream(self, frames: bytes) -> None:
         self._carrier = None

@@ -58,6 +58,11 @@ class Watch:
         """So much is about to be written."""
         self._headway.note_write(size_bytes, self._unsent_bytes(), self._loop.time())
 
+    def note_sent(self) -> None:
+        """A part of a stream was written; only what the kernel has not taken has a deadline."""
+        if self._unsent_bytes():
+            self.settle()
+
     def settle(self) -> None:
         """A step of the connection is over: be there when the next deadline has come."""
         deadline = self._plan()

@@ -25,8 +25,8 @@ ENGINE = EngineSide(EngineDoor(1, "key"))
 TWO_TOKENS = [
     b'data: {"content":"","tokens_predicted":0}\n\n',
     b'data: {"content":"1000000000","tokens_predicted":1}\n\ndata: {"cont',
-    b'ent":"1000002000","tokens_predicted":2}\n\n',
-    b'data: {"content":"","stop":true,"tokens_predicted":2}\n\n',
+    b'ent":"1000002000"',
+    b',"tokens_predicted":2}\n\ndata: {"content":"","stop":true,"tokens_predicted":2}\n\n',
 ]
 
 
@@ -143,7 +143,11 @@ def test_a_story_tells_its_tokens_wherever_it_was_cut() -> None:
     assert story.list_gaps_ms() == pytest.approx([1.0, 0.0])
 
 
-@pytest.mark.parametrize("tokens, pieces", [(3, TWO_TOKENS), (2, TWO_TOKENS[:3]), (1, [b""])])
+@pytest.mark.parametrize(
+    "tokens, pieces",
+    [(3, TWO_TOKENS), (2, TWO_TOKENS[:3]), (2, [TWO_TOKENS[1], TWO_TOKENS[3]]), (1, [b""])],
+    ids=["too few", "cut off", "two in one event", "nothing"],
+)
 def test_a_story_that_is_not_whole_is_no_figure(tokens: int, pieces: list[bytes]) -> None:
     with pytest.raises(BenchError, match=f"{tokens} tokens brought"):
         Story(0, pieces).count_tokens(ENGINE, Asked("", tokens))

@@ -14,7 +14,12 @@ import pytest
 from daemon_child import DaemonChild
 
 PATIENCE_S = 20.0
-TELL = "import os, sys; print(os.environ.get('NAMED'), os.getppid(), *sys.argv[1:], flush=True)"
+TELL = """
+import ctypes, os, sys
+on_parents_death = ctypes.c_int()
+ctypes.CDLL(None).prctl(2, ctypes.byref(on_parents_death))  # PR_GET_PDEATHSIG
+print(os.environ.get("NAMED"), os.getppid(), on_parents_death.value, *sys.argv[1:])
+"""
 
 
 @pytest.mark.parametrize("is_tethered", [True, False])
@@ -25,7 +30,8 @@ def test_it_gets_its_arguments_and_only_the_environment_named(
     log = tmp_path / "log"
     with DaemonChild(command, log, environ=environ, is_tethered=is_tethered) as child:
         assert child.has_exited_within(PATIENCE_S)
-        assert child.read_last_lines() == [f"yes {os.getpid()} a b c"]
+        signal_at_our_death = int(signal.SIGKILL) if is_tethered else 0
+        assert child.read_last_lines() == [f"yes {os.getpid()} {signal_at_our_death} a b c"]
 
 
 @pytest.mark.parametrize("is_tethered", [True, False])

@@ -67,7 +67,7 @@ QUICK = Scale(
     slow_rounds=2,
     slow_tokens=600,
     real_rounds=2,
-    real_tokens=24,
+    real_tokens=48,
 )
 
 

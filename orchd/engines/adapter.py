@@ -6,7 +6,7 @@ Everything here is a value or a pure function of values; who runs and who talks 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -168,6 +168,10 @@ class Launch:
     """True where more than one replica computes on this machine's CPU."""
     memory_share: float | None = None
     """Of a GPU's whole memory, the share that is reserved for it."""
+    reserved_bytes: int = 0
+    """What is reserved for it of its device's memory."""
+    cache_bytes: int | None = None
+    """The part of that which was reckoned for the cache of its slots; None where none was."""
 
 
 # -- what an engine takes of its device's memory -----------------------------------------------
@@ -210,17 +214,30 @@ class MemoryDemand:
     is_cache_on_device: bool = True
     unpacks_cache: bool = False
     """True where a cache of a smaller type is unpacked to f16, a layer at a time, to be read."""
+    cell_tokens: int = 256
+    """A slot's context is rounded up to so many tokens."""
+    cache_step_bytes: int = 1
+    """The cache of all slots is rounded up to so many bytes."""
+    element_bytes: int = 4
+    """Of a number in a batch's work space."""
+    output_bytes: int = 4
+    """Of the work space for one slot's next token, for each word of the vocabulary."""
+    has_masks: bool = True
+    """True where it writes out who sees whom in a batch."""
     is_attention_fused: bool = True
     """False where the scores of all heads are written out (no flash attention)."""
     keeps_windows_only: bool = True
     """True where layers with a sliding window keep no more than the window."""
     fixed: tuple[tuple[str, int], ...] = ()
     """What it takes whatever the model, each with its bytes."""
+    unread: tuple[tuple[str, int], ...] = ()
+    """What is allowed for instead of a model of which nothing is known."""
     companions: tuple[Companion, ...] = ()
     notes: tuple[str, ...] = ()
     """What of its configuration is not in the reckoning, for the user."""
     total_fraction: float | None = None
-    """Where it takes that share of the card's whole memory, whatever the model."""
+    """Where it takes that share of the card's whole memory, whatever the model. Of an engine whose
+    models come from a hub: only where that model is not here yet, so that nothing is known of it."""
     takes_all: bool = False
     """True where it fills whatever it is given, so that measuring it teaches nothing."""
 
@@ -265,8 +282,20 @@ class Adapter(Protocol):
     def first_generations(self) -> tuple[Generation, ...]:
         """What its first token is asked with; the next one where it has no such endpoint."""
 
+    def read_phase(self, line: str) -> str | None:
+        """What a line of its output tells of how far its load has come, in a few words for the
+        user; None for a line that tells nothing of it."""
+
+    def find_cause(self, lines: Sequence[str]) -> str:
+        """Of its last lines of output, the one that says why it is gone, where it is known how it
+        says that; else empty."""
+
     def slots_request(self) -> EngineRequest | None:
         """The question how many slots are at work; None for an engine that cannot tell."""
+
+    def doubts_busy_after_s(self) -> float | None:
+        """How long more busy slots than there should be are believed, where the figure may be an
+        old one; None where it is always today's."""
 
     def read_busy_slots(self, status: int, body: bytes) -> int:
         """How many are; 0 where it will not say. Raises EngineError on what is no answer."""

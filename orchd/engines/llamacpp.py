@@ -6,7 +6,7 @@ measurements on build 11434 where the README is silent or wrong (noted where the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -142,8 +142,17 @@ class LlamaCpp:
     def first_generations(self) -> tuple[Generation, ...]:
         return (FIRST_COMPLETION,)
 
+    def read_phase(self, line: str) -> str | None:
+        return None
+
+    def find_cause(self, lines: Sequence[str]) -> str:
+        return ""
+
     def slots_request(self) -> EngineRequest | None:
         return EngineRequest("GET", "/slots")
+
+    def doubts_busy_after_s(self) -> float | None:
+        return None
 
     def read_busy_slots(self, status: int, body: bytes) -> int:
         if status in (404, 501):  # args = ["--no-slots"]

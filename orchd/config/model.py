@@ -163,8 +163,14 @@ class PoolConfig:
         ),
         Doc("The pool's name, as clients and /health say it."),
     ]
-    engine: Annotated[Literal["llamacpp"], Doc("The engine that serves the model.")]
-    model: Annotated[FilePath, Doc("The model file; a relative path starts at this file's folder.")]
+    engine: Annotated[Literal["llamacpp", "vllm"], Doc("The engine that serves the model.")]
+    model: Annotated[
+        FilePath,
+        Doc(
+            "The model's file (llamacpp), or its folder or its name on the hub, org/model (vllm)."
+            " A relative path starts at this file's folder; where it may be a name, write ./ first."
+        ),
+    ]
     sha256: Annotated[
         Annotated[
             str, Pattern(r"[0-9a-fA-F]{64}", "64 hexadecimal digits, as sha256sum writes them")

@@ -1,7 +1,7 @@
 """Reads the flags of an engine's command line, as far as they matter to orchd.
 
-llama.cpp and vLLM both take underscores in a flag for dashes, ``--flag=value`` for ``--flag value``,
-and of a flag that comes twice the last (llama.cpp's ``common/arg.cpp``; vLLM's
+llama.cpp and vLLM both take underscores in a flag for dashes, ``--flag=value`` for ``--flag
+value``, and of a flag that comes twice the last (llama.cpp's ``common/arg.cpp``; vLLM's
 ``FlexibleArgumentParser``).
 """
 

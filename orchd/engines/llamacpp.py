@@ -6,7 +6,7 @@ measurements on build 11434 where the README is silent or wrong (noted where the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -15,14 +15,12 @@ from orchd.config.model import PoolConfig
 from orchd.engines.adapter import (
     FIRST_COMPLETION,
     Binary,
-    DeviceKind,
     Done,
     EngineRequest,
     Executable,
     Generation,
     Identity,
     Launch,
-    MemoryDemand,
     PromptProgress,
     PythonModule,
     Refused,
@@ -32,8 +30,20 @@ from orchd.engines.adapter import (
     Unsaid,
     max_events,
 )
+from orchd.engines.answers import (
+    UNTOLD,
+    WORDS_CHARS,
+    ServerError,
+    count,
+    judge_answer,
+    judge_in_stream,
+    parse_json,
+    parse_json_or_none,
+)
 from orchd.engines.event_stream import EventStreamReader
 from orchd.engines.llamacpp_memory import BATCH_TOKENS, CACHE_RAM_MIB, read_demand
+from orchd.engines.memory_demand import DeviceKind, MemoryDemand
+from orchd.engines.openai_stream import ChatParser, Dialect
 from orchd.errors import EngineError, Fault
 
 _EMBEDDED = PythonModule(
@@ -46,14 +56,6 @@ _LAST_EVENT_FIELDS = [
     *("tokens_predicted", "tokens_evaluated", "timings"),
 ]
 """Trims the last event, which otherwise repeats the whole prompt and every setting."""
-_LARGEST_COUNT = 2**53
-"""Beyond it a figure is garbage, and no JSON number that every reader understands."""
-_WORDS_CHARS = 1000
-"""How much of its words goes on to users, logs and /health: they may be as long as an answer."""
-_NOT_OURS = (401, 403)
-"""Ours takes our key; whoever does not has taken its port."""
-_NOT_NOW = (408, 425, 429)
-"""Request timeout, too early, too many requests."""
 _UNSAID = Unsaid()
 
 _OWN_FLAGS = {
@@ -125,9 +127,9 @@ class LlamaCpp:
         return EngineRequest("GET", "/props")
 
     def read_identity(self, pool: PoolConfig, body: bytes) -> Identity:
-        match _parse(body):
+        match parse_json(body):
             case {"model_path": str(model), "build_info": str(build)}:
-                return Identity(model, build[:_WORDS_CHARS])
+                return Identity(model, build[:WORDS_CHARS])
             case {"model_path": str(model)}:
                 return Identity(model, None)
             case _:
@@ -157,7 +159,7 @@ class LlamaCpp:
     def read_busy_slots(self, status: int, body: bytes) -> int:
         if status in (404, 501):  # args = ["--no-slots"]
             return 0
-        match _parse(body):
+        match parse_json(body):
             case list(slots) if status == 200 and all(isinstance(slot, dict) for slot in slots):
                 return sum(1 for slot in slots if slot.get("is_processing"))
             case _:
@@ -180,13 +182,10 @@ class LlamaCpp:
         return EngineRequest("POST", "/v1/chat/completions", orjson.dumps(body))
 
     def read_refusal(self, status: int, body: bytes) -> Refused:
-        message = _error_message(_parse(body, default={}), f"HTTP {status}")
-        if (refused := _judge(status, message)) is not None:
-            return refused
-        raise EngineError(f"answered HTTP {status}: {message}")
+        return judge_answer(status, _error_message(parse_json_or_none(body), f"HTTP {status}"))
 
     def new_parser(self, generation: Generation) -> StreamParser:
-        return CompletionParser() if generation.messages is None else ChatParser()
+        return CompletionParser() if generation.messages is None else ChatParser(_CHAT)
 
 
 class CompletionParser:
@@ -197,9 +196,9 @@ class CompletionParser:
 
     def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
         for data in self._reader.feed(chunk):
-            match _parse(data):
+            match parse_json(data):
                 case {"error": _} as failed:
-                    yield _read_error(failed)
+                    yield judge_in_stream(_find_error(failed) or ServerError(None, UNTOLD))
                 case {
                     "prompt_progress": {"processed": int(read), "total": int(total)},
                     "content": "",
@@ -217,106 +216,39 @@ class CompletionParser:
                 case _:
                     raise EngineError("sent an event that is no completion")
 
-
-class ChatParser:
-    """Understands ``/v1/chat/completions`` with usage: finish, then usage, then ``[DONE]``."""
-
-    def __init__(self) -> None:
-        self._reader = EventStreamReader()
-        self._reason: str | None = None
-        self._last: dict[str, Any] = {}
-
-    def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
-        for data in self._reader.feed(chunk):
-            if data == b"[DONE]":
-                yield self._finish()
-                continue
-            match _parse(data):
-                case {"error": _} as failed:
-                    yield _read_error(failed)
-                case {
-                    "prompt_progress": {"processed": int(read), "total": int(total)},
-                    "choices": [{"delta": {"content": None}}],
-                }:
-                    yield PromptProgress(read, total)
-                case {"choices": []} as said:
-                    self._last = said
-                case {"choices": [{"delta": dict(delta), "finish_reason": reason}, *_]} as said:
-                    # The first delta holds a role and no text; thoughts and tool calls are no
-                    # text either and are passed over.
-                    match delta:
-                        case {"content": str(text)} if text:
-                            yield Text(text)
-                        case {"content": value} if value is not None and value != "":
-                            raise EngineError("sent an answer that is no text")
-                        case _ if reason is None:
-                            yield _UNSAID
-                    if reason is not None:
-                        self._reason, self._last = reason, said
-                case _:
-                    raise EngineError("sent an event that is no chat completion")
-
-    def _finish(self) -> Done:
-        if self._reason is None:
-            raise EngineError("ended a chat completion without a reason")
-        return Done(
-            finish_reason="length" if self._reason == "length" else "stop",
-            tokens_in=_count(self._last, "usage", "prompt_tokens"),
-            tokens_out=_count(self._last, "usage", "completion_tokens"),
-            decode_ms=_count(self._last, "timings", "predicted_ms"),
-        )
+    def end(self) -> Iterator[StreamEvent]:
+        yield from ()
 
 
 def _read_last(said: dict[str, Any]) -> Done:
     return Done(
         finish_reason="length" if said.get("stop_type") == "limit" else "stop",
-        tokens_in=_count(said, "tokens_evaluated"),
-        tokens_out=_count(said, "tokens_predicted"),
-        decode_ms=_count(said, "timings", "predicted_ms"),
+        tokens_in=count(said, "tokens_evaluated"),
+        tokens_out=count(said, "tokens_predicted"),
+        decode_ms=count(said, "timings", "predicted_ms"),
     )
 
 
-def _judge(status: int, message: str) -> Refused | None:
-    """Whose fault an error is: the task's where it is a 4xx; None where the engine's."""
-    if status in _NOT_OURS:
-        raise EngineError(f"does not take our key (HTTP {status}): it is not the engine we started")
-    if 400 <= status < 500:
-        return Refused(message, is_busy=status in _NOT_NOW)
-    return None
-
-
-def _read_error(said: dict[str, Any]) -> Refused:
-    """An error in mid-stream."""
-    message = _error_message(said, "an error without a message")
-    match said["error"]:
-        case {"code": int(status)} if (refused := _judge(status, message)) is not None:
-            return refused
+def _find_error(said: Mapping[str, Any]) -> ServerError | None:
+    """An error in mid-stream, in the one shape that llama.cpp has."""
+    match said:
+        case {"error": {"code": bool()}}:
+            return ServerError(None, _error_message(said, UNTOLD))
+        case {"error": {"code": int(status)}}:
+            return ServerError(status, _error_message(said, UNTOLD))
+        case {"error": _}:
+            return ServerError(None, _error_message(said, UNTOLD))
         case _:
-            raise EngineError(f"gave up: {message}")
+            return None
 
 
 def _error_message(said: object, default: str) -> str:
     match said:
         case {"error": {"message": str(message)}}:
-            return message[:_WORDS_CHARS]
+            return message[:WORDS_CHARS]
         case _:
             return default
 
 
-def _count(said: dict[str, Any], *path: str) -> int | None:
-    """The number at the end of the path; None where there is none."""
-    value: object = said
-    for key in path:
-        value = value.get(key) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return round(value) if 0 <= value <= _LARGEST_COUNT else None
-
-
-def _parse(body: bytes, default: object = None) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        if default is not None:
-            return default
-        raise EngineError("sent what is not JSON") from error
+_CHAT = Dialect(_find_error, is_done_needed=True)
+"""Its router ends a stream that was cut with a whole body, and without ``[DONE]`` (measured)."""

@@ -7,8 +7,8 @@ host; measurements on build 11549 where noted.
 from __future__ import annotations
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import Companion, DeviceKind, MemoryDemand
 from orchd.engines.command_flags import Flags
+from orchd.engines.memory_demand import Companion, DeviceKind, MemoryDemand
 
 BATCH_TOKENS: dict[DeviceKind, int] = {"cpu": 256, "gpu": 512}
 """A cancelled prompt frees its slot only after the current batch (measured)."""

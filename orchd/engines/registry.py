@@ -6,5 +6,6 @@ from collections.abc import Mapping
 
 from orchd.engines.adapter import Adapter
 from orchd.engines.llamacpp import LlamaCpp
+from orchd.engines.vllm import Vllm
 
-ADAPTERS: Mapping[str, Adapter] = {"llamacpp": LlamaCpp()}
+ADAPTERS: Mapping[str, Adapter] = {"llamacpp": LlamaCpp(), "vllm": Vllm()}

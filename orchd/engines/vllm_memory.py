@@ -13,8 +13,8 @@ CUDA graphs too; the context is beside it), ``v1/core/kv_cache_utils.py`` (block
 from __future__ import annotations
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import DeviceKind, MemoryDemand
 from orchd.engines.command_flags import Flags
+from orchd.engines.memory_demand import DeviceKind, MemoryDemand
 
 MIB = 1 << 20
 GIB = 1 << 30

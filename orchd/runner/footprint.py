@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import Companion, MemoryDemand
+from orchd.engines.memory_demand import Companion, MemoryDemand
 from orchd.runner.gguf import Weights
 from orchd.runner.model_facts import ModelFacts
 from orchd.runner.reckoning import Item, cache_bytes, reckon_items, weights_bytes

@@ -1,9 +1,9 @@
 """Reads a Hugging Face model's folder from the disk, wherever the pool's ``model`` leads to.
 
-That is a folder, or a name on the hub, which is looked up in the cache where the engine itself would
-look; a model that is not there yet is downloaded by its engine, and nothing is known of it before.
-A GGUF file is read as one. Everything here blocks and is meant for a thread; what is read is
-bounded, whatever lies there.
+That is a folder, or a name on the hub, which is looked up in the cache where the engine itself
+would look; a model that is not there yet is downloaded by its engine, and nothing is known of it
+before. A GGUF file is read as one. Everything here blocks and is meant for a thread; what is read
+is bounded, whatever lies there.
 """
 
 from __future__ import annotations

@@ -147,9 +147,7 @@ def _feed_forward(keys: _Keys) -> int:
 # -- what layers keep of tokens ------------------------------------------------------------------
 
 
-def _read_caches(
-    keys: _Keys, layers: int
-) -> tuple[tuple[LayerCache, ...], int, tuple[str, ...]]:
+def _read_caches(keys: _Keys, layers: int) -> tuple[tuple[LayerCache, ...], int, tuple[str, ...]]:
     """Each layer's cache, the window in tokens, and what is to be said of them."""
     key_size, value_size = _read_row(keys)
     kinds = keys.words("layer_types", layers) or ("full_attention",) * layers

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchd.engines.adapter import Companion
+from orchd.engines.memory_demand import Companion
 from orchd.errors import HostError
 from orchd.runner.footprint import LoadedFile
 from orchd.runner.gguf import Head, read_head

@@ -9,11 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Container, Iterable
 from dataclasses import dataclass, replace
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import Adapter, Done, Endpoint, Generation, Identity, Refused
+from orchd.engines.adapter import (
+    Adapter,
+    Done,
+    Endpoint,
+    Generation,
+    Identity,
+    Refused,
+    StreamEvent,
+)
 from orchd.engines.client import Answer, Receiver, exchange
 from orchd.errors import EngineError
 from orchd.runner.load_progress import LoadProgress, Signs
@@ -66,7 +74,7 @@ async def _wait_until_healthy(candidate: Candidate) -> None:
     progress, stall_s = LoadProgress(loop.time()), candidate.pool.load_stall_s
     while (health := await _probe(candidate)) != "200":
         progress.see(candidate.read_signs(health), loop.time())
-        if progress.idle_s(loop.time()) > stall_s:
+        if progress.has_stalled(loop.time(), stall_s):
             raise EngineError(f"made no progress at loading for {stall_s:g} s")
         # Engines tell nobody when they have loaded: asking again is the only way to know.
         await asyncio.sleep(_PROBE_INTERVAL_S)
@@ -130,15 +138,18 @@ async def _does_generate(
     parser = adapter.new_parser(way)
     last: list[Done | Refused] = []
 
-    def on_body(chunk: bytes) -> None:
-        last.extend(event for event in parser.feed(chunk) if isinstance(event, Done | Refused))
+    def hear(events: Iterable[StreamEvent]) -> None:
+        last.extend(event for event in events if isinstance(event, Done | Refused))
 
     request = adapter.generation_request(pool, way)
-    answer = await exchange(candidate.endpoint, request, Receiver(lambda: None, on_body))
+    receiver = Receiver(lambda: None, lambda chunk: hear(parser.feed(chunk)))
+    answer = await exchange(candidate.endpoint, request, receiver)
     if answer.status in passes_over:
         return False
     if answer.status != 200:
         last.append(adapter.read_refusal(answer.status, answer.body))
+    else:
+        hear(parser.end())
     match last:
         case [Done(), *_]:
             return True

@@ -13,7 +13,8 @@ from functools import partial
 
 from orchd.config.model import PoolConfig
 from orchd.config.model_form import ModelForm, form_of, is_path
-from orchd.engines.adapter import Adapter, DeviceKind
+from orchd.engines.adapter import Adapter
+from orchd.engines.memory_demand import DeviceKind
 from orchd.errors import HostError
 from orchd.runner.allowed import CPU
 from orchd.runner.environment import build_environment

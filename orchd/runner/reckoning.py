@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchd.engines.adapter import MemoryDemand
+from orchd.engines.memory_demand import MemoryDemand
 from orchd.runner.model_facts import LayerCache, ModelFacts
 from orchd.runner.tensor_types import BY_NAME, F16, TensorType
 

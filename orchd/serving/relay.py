@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -14,6 +14,7 @@ from orchd.engines.adapter import (
     Generation,
     PromptProgress,
     Refused,
+    StreamEvent,
     Text,
     Unsaid,
     max_events,
@@ -50,9 +51,9 @@ async def relay(
     unsaid_left = _UNSAID_PER_EVENT * events_left + _UNSAID_MORE
     last: Done | Refused | None = None
 
-    def on_body(chunk: bytes) -> bool:
+    def hear(events: Iterable[StreamEvent]) -> bool:
         nonlocal events_left, unsaid_left, last
-        for event in parser.feed(chunk):
+        for event in events:
             match event:
                 case Text():
                     events_left -= 1
@@ -78,9 +79,12 @@ async def relay(
 
     request = adapter.generation_request(pool, generation)
     try:
-        answer = await exchange(endpoint, request, Receiver(listener.on_started, on_body))
+        receiver = Receiver(listener.on_started, lambda chunk: hear(parser.feed(chunk)))
+        answer = await exchange(endpoint, request, receiver)
         if answer.status != 200:
             return adapter.read_refusal(answer.status, answer.body)
+        if last is None:
+            hear(parser.end())
     except EngineError as error:
         return Broken(str(error))
     return last or Broken("ended its stream without its last event")

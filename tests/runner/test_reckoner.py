@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import DeviceKind, MemoryDemand
 from orchd.engines.llamacpp import LlamaCpp
+from orchd.engines.memory_demand import DeviceKind, MemoryDemand
 from orchd.engines.registry import ADAPTERS
 from orchd.errors import HostError
 from orchd.runner.footprint import MIB, Footprint

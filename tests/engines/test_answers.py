@@ -1,0 +1,74 @@
+"""Whose fault an error is, and what is no figure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchd.engines.adapter import Refused
+from orchd.engines.answers import (
+    ServerError,
+    count,
+    judge,
+    judge_in_stream,
+    parse_event,
+    parse_json,
+)
+from orchd.errors import EngineError
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 413, 422, 499])
+def test_a_4xx_is_the_tasks_fault(status: int) -> None:
+    assert judge(status, "no") == Refused("no")
+
+
+@pytest.mark.parametrize("status", [408, 425, 429])
+def test_not_now_is_nobodys(status: int) -> None:
+    assert judge(status, "no") == Refused("no", is_busy=True)
+
+
+@pytest.mark.parametrize("status", [0, 200, 302, 399, 424, 500, 503, 999])
+def test_all_others_are_the_engines(status: int) -> None:
+    assert judge(status, "no") is None
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_who_takes_no_key_of_ours_is_not_ours(status: int) -> None:
+    with pytest.raises(EngineError, match="it is not the engine we started"):
+        judge(status, "no")
+
+
+def test_an_error_of_no_status_is_the_engines() -> None:
+    with pytest.raises(EngineError, match=r"^gave up: no$"):
+        judge_in_stream(ServerError(None, "no"))
+
+
+@pytest.mark.parametrize(
+    ("said", "figure"),
+    [
+        ({"a": {"b": 7}}, 7),
+        ({"a": {"b": 7.5}}, 8),
+        ({"a": {"b": 0}}, 0),
+        ({"a": {"b": -1}}, None),
+        ({"a": {"b": True}}, None),
+        ({"a": {"b": "7"}}, None),
+        ({"a": {"b": float("inf")}}, None),
+        ({"a": {"b": float("nan")}}, None),
+        ({"a": {"b": 2**53 + 1}}, None),
+        ({"a": [7]}, None),
+        ({}, None),
+        (None, None),
+        ([], None),
+    ],
+)
+def test_a_figure_or_none(said: Any, figure: int | None) -> None:
+    assert count(said, "a", "b") == figure
+
+
+def test_json_with_half_a_character_is_for_events_alone() -> None:
+    assert parse_event(rb'["\ud83e", "\udd99"]') == ["\ud83e", "\udd99"]
+    assert parse_event(b"[1]") == [1]
+    for body in (rb'["\ud83e"]', b"{", b"", b"\xff"):
+        with pytest.raises(EngineError, match="not JSON"):
+            parse_json(body)

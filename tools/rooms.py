@@ -62,15 +62,8 @@ ROOMS: dict[str, Room] = {
     ),
     "engines": Room(
         pure=(
-            *(
-                "adapter",
-                "memory_demand",
-                "llamacpp",
-                "llamacpp_memory",
-                "event_stream",
-                "registry",
-            ),
-            *("answers", "openai_stream", "openai_errors", "command_flags"),
+            *("adapter", "memory_demand", "llamacpp", "llamacpp_memory", "command_flags"),
+            *("answers", "event_stream", "openai_stream", "openai_errors", "registry"),
             *("vllm", "vllm_flags", "vllm_memory", "vllm_words"),
         ),
         shells=("client",),

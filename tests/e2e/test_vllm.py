@@ -235,21 +235,17 @@ def test_refusals_are_told_in_its_words(tmp_path: Path) -> None:
     pool = vllm_pool(tmp_path, str(model), 'devices = ["cpu"]', "ctx = 2048")
     with run_daemon(write_pools(tmp_path, pool)) as daemon:
         wait_until_ready(daemon)
-        ends = {
-            prompt: read_events(daemon.submit(prompt))[-1]
-            for prompt in ("[refuse]", "[validation]", "[midway] [tokens 9]")
-        }
-        name, refused = ends["[refuse]"]
+        name, refused = ask(daemon, prompt="[refuse]")[-1]
         assert (name, refused["code"]) == ("error", "INVALID_PARAMS")
         assert "This model's maximum context length is 2048 tokens" in refused["message"]
-        _, invalid = ends["[validation]"]
+        _, invalid = ask(daemon, prompt="[validation]")[-1]
         assert invalid["code"] == "INVALID_PARAMS"
         assert "top_p: Input should be less than 1" in invalid["message"]
-        _, broken = ends["[midway] [tokens 9]"]
-        assert "EngineCore encountered an issue" in broken["message"]
-        assert broken["code"] != "INVALID_PARAMS"
         _, beyond = ask(daemon, prompt="x", max_tokens=2048)[-1]
         assert "you requested 2048 output tokens" in beyond["message"]
+        _, broken = ask(daemon, prompt="[midway] [tokens 9]")[-1]
+        assert "EngineCore encountered an issue" in broken["message"]
+        assert broken["code"] == "WORKER_RESET"
 
 
 def test_a_cancelled_task_is_aborted_and_its_slot_soon_another_s(tmp_path: Path) -> None:
@@ -257,9 +253,7 @@ def test_a_cancelled_task_is_aborted_and_its_slot_soon_another_s(tmp_path: Path)
     pool = vllm_pool(tmp_path, str(model), 'devices = ["cpu"]', "slots = 1", journal=journal)
     with run_daemon(write_pools(tmp_path, pool)) as daemon:
         (replica,) = wait_until_ready(daemon)
-        task = json.load(
-            daemon.ask("POST", "/v1/tasks", {"prompt": "[tokens 1000] [every 0.01]"})
-        )
+        task = json.load(daemon.ask("POST", "/v1/tasks", {"prompt": "[tokens 1000] [every 0.01]"}))
         stream = daemon.ask("GET", f"/v1/tasks/{task['task_id']}/stream")
         while b"event: token" not in stream.readline():
             pass
@@ -277,7 +271,8 @@ def test_a_reload_to_a_folder_to_a_name_and_back_from_a_bad_one(
     tmp_path: Path, library: Path
 ) -> None:
     nvml = FakeNvml(tmp_path / "machine", [card(0, 24)])
-    first, second = write_folder(tmp_path / "first"), write_folder(tmp_path / "second")
+    first = write_folder(tmp_path / "first")
+    second = write_folder(tmp_path / "second", weights_bytes=4 * GIB)
     cut = write_folder(tmp_path / "cut", weights_bytes=1 << 20)
     os.truncate(cut / "model.safetensors", 1000)
     pool = vllm_pool(tmp_path, str(first), vram_folder=nvml.folder)

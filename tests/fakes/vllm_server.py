@@ -196,7 +196,9 @@ class Handler(BaseHTTPRequestHandler):
                 self._tell(200, {"object": "list", "data": [card]})
             case "/metrics":
                 count = self.server.told_running
-                text = '# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{engine="0"}'
+                text = (
+                    '# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{engine="0"}'
+                )
                 self._answer(200, f"{text} {count:.1f}\n".encode(), "text/plain")
             case _:
                 self._tell(404, {"detail": "Not Found"})

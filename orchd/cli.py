@@ -120,6 +120,9 @@ def _check(options: argparse.Namespace) -> int:
             check.write_faults_as_json(error, out)
         return MISCONFIGURED
     _warn(warn_of_exposure(listen, str(listen)))
+    for pool in config.pools:
+        for risk in ADAPTERS[pool.engine].find_risks(pool):
+            _warn(f"pool {pool.id}: {risk}")
     forecast = check.forecast(config, ADAPTERS)
     _warn(_warn_of_obstacle(listen))
     with _answering() as out:

@@ -200,3 +200,6 @@ def _log_start(config: Config, token: Token, address: str) -> None:
     log.info("%s %s", made, token.origin)
     if token.warning is not None:
         log.warning("%s", token.warning)
+    for pool in config.pools:
+        for risk in ADAPTERS[pool.engine].find_risks(pool):
+            log.warning("is at risk pool=%s: %s", pool.id, risk)

@@ -41,7 +41,7 @@ BEYOND = (
     "one device twice in two spellings",
     "a float where an integer has to be, such as 1.0",
     "nan",
-    "args and env that the pool's engine does not allow",
+    "what the pool's engine does not allow of args, env, command, binary, sha256 and vram_mib",
 )
 """What orchd refuses, and no keyword can say."""
 

@@ -63,8 +63,8 @@ ROOMS: dict[str, Room] = {
     "engines": Room(
         pure=(
             *("adapter", "memory_demand", "llamacpp", "llamacpp_memory", "command_flags"),
-            *("answers", "event_stream", "openai_stream", "openai_errors", "registry"),
-            *("vllm", "vllm_flags", "vllm_memory", "vllm_words"),
+            *("answers", "event_stream", "openai_stream", "openai_errors", "openai_bound"),
+            *("openai", "command", "vllm", "vllm_flags", "vllm_memory", "vllm_words", "registry"),
         ),
         shells=("client",),
         alone={"embedded_llamacpp": ("xllamacpp",)},

@@ -102,6 +102,12 @@ def _refusal(path: Path, problem: str) -> ConfigurationError:
     return ConfigurationError([Fault("", problem)], str(path))
 
 
+def is_command_path(place: int, word: str) -> bool:
+    """Whether a word of a command is a path for certain: a program with a slash, or what begins as
+    only a path does."""
+    return word.startswith(("./", "../", "~/")) or (place == 0 and "/" in word)
+
+
 def _with_absolute_paths(config: Config, path: Path, home: Path | None) -> Config:
     folder = path.absolute().parent
 
@@ -122,7 +128,11 @@ def _with_absolute_paths(config: Config, path: Path, home: Path | None) -> Confi
         elif not is_name(pool.engine, model):
             problem = f"pool {pool.id}: model {model} is neither a name nor a path"
             raise _refusal(path, f"{problem}; a path starts with /, ./, ../ or ~/")
-        return replace(pool, model=model, binary=binary)
+        command = tuple(
+            absolute(word) if is_command_path(n, word) else word
+            for n, word in enumerate(pool.command)
+        )
+        return replace(pool, model=model, binary=binary, command=command)
 
     auth = config.auth
     if auth.token_file is not None:

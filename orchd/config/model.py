@@ -163,12 +163,15 @@ class PoolConfig:
         ),
         Doc("The pool's name, as clients and /health say it."),
     ]
-    engine: Annotated[Literal["llamacpp", "vllm"], Doc("The engine that serves the model.")]
+    engine: Annotated[
+        Literal["llamacpp", "vllm", "openai"], Doc("The engine that serves the model.")
+    ]
     model: Annotated[
         FilePath,
         Doc(
-            "The model's file (llamacpp), or its folder or its name on the hub, org/model (vllm)."
-            " A relative path starts at this file's folder; where it may be a name, write ./ first."
+            "The model's file (llamacpp); its folder, or its name on the hub, org/model (vllm); its"
+            " name (openai). A relative path starts at this file's folder; where it may be a name,"
+            " write ./ first."
         ),
     ]
     sha256: Annotated[
@@ -201,8 +204,18 @@ class PoolConfig:
         Doc("Appended to the engine's command line."),
     ] = ()
     env: Annotated[
-        Mapping[EnvName, EnvValue], Length(0, 256), Doc("Added to the engine's environment.")
+        Mapping[EnvName, EnvValue],
+        Length(0, 256),
+        Doc("Added to the engine's environment; {api_key} in a value is the engine's key."),
     ] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    command: Annotated[
+        tuple[Annotated[str, Length(0, 32_768)], ...],
+        Length(0, 256),
+        Doc(
+            'Engine "openai": what starts the server; {host}, {port}, {model} and {api_key} are'
+            " filled in, {{ and }} are braces."
+        ),
+    ] = ()
     binary: Annotated[
         FilePath | None, Doc("The engine's program: a path, or a name looked up on PATH.")
     ] = None

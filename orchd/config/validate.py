@@ -127,7 +127,10 @@ class _Walk:
         """Add what the pool's engine has against it."""
         rule = self.engine_rules.get(pool.engine)
         for fault in rule(pool) if rule else ():
-            self.blame(spot.below(f".{fault.path}" if fault.path else ""), fault.problem)
+            place = spot.below(f".{fault.path}" if fault.path else "")
+            # A key at fault holds its default here, of which there is nothing to say.
+            if not (fault.path and any(_lies(told.path, place.path) for told in self.faults)):
+                self.blame(place, fault.problem)
 
 
 def validate(
@@ -145,6 +148,11 @@ def validate(
         return tuple(walk.faults)
     assert isinstance(config, Config)
     return config
+
+
+def _lies(path: str, place: str) -> bool:
+    """Whether a path is that place, or one in it."""
+    return path.startswith(place) and path[len(place) :][:1] in ("", "[", ".")
 
 
 def _find(marks: Sequence[object], kind: type[_Mark]) -> _Mark | None:

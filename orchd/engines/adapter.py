@@ -142,6 +142,8 @@ class Binary:
     """An executable, by path or by name on PATH."""
 
     name: str
+    key: str = "binary"
+    """Where the pool names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +189,18 @@ class Adapter(Protocol):
     def find_faults(self, pool: PoolConfig) -> Iterable[Fault]:
         """What this engine has against a pool's configuration; paths count from the pool."""
 
+    def find_risks(self, pool: PoolConfig) -> Iterable[str]:
+        """What its user should know of a configuration that is no fault, told at each start."""
+
     def executables(self, pool: PoolConfig) -> tuple[Executable, ...]:
         """What could run it, best first; the first that this machine has is taken."""
 
     def arguments(self, pool: PoolConfig, launch: Launch) -> list[str]:
-        """The command line behind the executable. Holds no secret."""
+        """The command line behind the executable. Holds no secret of its own accord."""
 
     def environment(self, launch: Launch) -> dict[str, str]:
-        """What the engine's environment needs beyond the plain one; the key travels here."""
+        """What the engine's environment needs beyond the plain one and the pool's; the key travels
+        here."""
 
     def memory_demand(self, pool: PoolConfig, kind: DeviceKind) -> MemoryDemand:
         """What a replica of this pool takes of a device of that kind."""

@@ -40,6 +40,7 @@ from orchd.engines.answers import (
     parse_json,
     parse_json_or_none,
 )
+from orchd.engines.command import refuse_command
 from orchd.engines.event_stream import EventStreamReader
 from orchd.engines.llamacpp_memory import BATCH_TOKENS, CACHE_RAM_MIB, read_demand
 from orchd.engines.memory_demand import DeviceKind, MemoryDemand
@@ -74,6 +75,7 @@ class LlamaCpp:
     """The adapter; it has no state."""
 
     def find_faults(self, pool: PoolConfig) -> Iterator[Fault]:
+        yield from refuse_command(pool)
         for n, argument in enumerate(pool.args):
             # llama.cpp reads underscores in a flag as dashes.
             flag = argument.partition("=")[0].replace("_", "-")
@@ -82,6 +84,9 @@ class LlamaCpp:
         for name in pool.env:
             if name.startswith("LLAMA_"):
                 yield Fault(f"env.{name}", "llama.cpp's own variables are the daemon's; use args")
+
+    def find_risks(self, pool: PoolConfig) -> Iterator[str]:
+        yield from ()
 
     def executables(self, pool: PoolConfig) -> tuple[Executable, ...]:
         if pool.binary is not None:

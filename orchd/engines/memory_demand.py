@@ -70,5 +70,7 @@ class MemoryDemand:
     total_fraction: float | None = None
     """Where it takes that share of the card's whole memory, whatever the model. Of an engine whose
     models come from a hub: only where the model is not here yet, so that nothing is known of it."""
+    is_hub_usual: bool = True
+    """False where its flags lead to another place than a hub's usual cache, or to a revision."""
     takes_all: bool = False
     """True where it fills whatever it is given, so that measuring it teaches nothing."""

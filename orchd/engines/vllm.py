@@ -1,9 +1,9 @@
 """vLLM: ``vllm serve`` on one device, spoken to by OpenAI's API.
 
-Sources, read and not measured: vLLM's source up to 0.30 (``entrypoints/openai/cli_args.py``,
-``engine/arg_utils.py``, ``envs.py``, ``v1/metrics/loggers.py``), its documentation and its tracker,
-by number where one is the reason for a line. On a GPU it takes vLLM 0.24: those of before cannot
-read a UUID in CUDA_VISIBLE_DEVICES (#45026).
+Sources: vLLM's source up to 0.32 (``entrypoints/launchers/cli_args.py``, ``engine/arg_utils.py``,
+``envs.py``, ``v1/metrics/loggers.py``), and its tracker, by number where one is the reason for a
+line; what its CPU build was measured to do says so. On a GPU it takes vLLM 0.24: those of before
+cannot read a UUID in CUDA_VISIBLE_DEVICES (#45026).
 
 Its key guards ``/v1`` and a few paths more, not ``/invocations`` or ``/tokenize``: whoever has an
 account on this machine can use these past the daemon's token. Web pages cannot, for no origin is
@@ -31,6 +31,7 @@ from orchd.engines.adapter import (
 )
 from orchd.engines.answers import WORDS_CHARS, parse_json, parse_json_or_none
 from orchd.engines.memory_demand import DeviceKind, MemoryDemand
+from orchd.engines.openai_bound import bound_tokens
 from orchd.engines.openai_errors import find_error, read_refusal
 from orchd.engines.openai_stream import ChatParser, CompletionParser, Dialect
 from orchd.engines.vllm_flags import find_argument_faults, find_other_faults
@@ -56,6 +57,9 @@ class Vllm:
     def find_faults(self, pool: PoolConfig) -> Iterator[Fault]:
         yield from find_argument_faults(pool.args)
         yield from find_other_faults(pool)
+
+    def find_risks(self, pool: PoolConfig) -> Iterator[str]:
+        yield from ()
 
     def executables(self, pool: PoolConfig) -> tuple[Executable, ...]:
         return (Binary(pool.binary or "vllm"),)
@@ -157,11 +161,10 @@ class Vllm:
             raise EngineError("told of its running requests what is no number") from error
 
     def generation_request(self, pool: PoolConfig, generation: Generation) -> EngineRequest:
-        # Without a bound vLLM writes until the context is full, but only where null is sent: left
-        # out, a completion ends after 16 tokens. More than the context holds is refused.
         body: dict[str, object] = {
             **generation.sampling,
             "model": pool.model,
+            # Of a chat, null is all that is left of the context (measured on 0.32).
             "max_tokens": generation.max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -169,7 +172,10 @@ class Vllm:
         if generation.stop:
             body["stop"] = generation.stop
         if generation.messages is None:
-            body["prompt"] = generation.prompt
+            prompt = generation.prompt or ""
+            # Without a number it makes 16 tokens (measured on 0.32), null or not.
+            limit = generation.max_tokens or bound_tokens(pool, prompt)
+            body |= {"prompt": prompt, "max_tokens": limit}
             return EngineRequest("POST", "/v1/completions", orjson.dumps(body))
         body["messages"] = generation.messages
         return EngineRequest("POST", "/v1/chat/completions", orjson.dumps(body))

@@ -23,6 +23,7 @@ _OWN_FLAGS: Mapping[str, str] = {
     **dict.fromkeys(("--host", "--port", "--uds", "--root-path"), _ADDRESS),
     **dict.fromkeys(("--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs"), _ADDRESS),
     "--api-key": "the daemon makes a key of its own",
+    "--hf-token": "a command line is readable by every user; write HF_TOKEN in env",
     "--allowed-origins": "no web page is to reach an engine past the daemon",
     "--max-model-len": "write the pool's ctx instead",
     "--max-num-seqs": "write the pool's slots instead",

@@ -42,6 +42,7 @@ _WHOLE_SHARE = 0.9
 BATCHED = ("--max-num-batched-tokens",)
 _CACHE_TYPE, _TYPE = ("--kv-cache-dtype",), ("--dtype",)
 _EAGER = ("--enforce-eager",)
+_ELSEWHERE = ("--revision", "--download-dir", "--hf-config-path")
 _UNRECKONED = {
     "--speculative-config": "a draft model of --speculative-config",
     "--enable-lora": "what --enable-lora keeps",
@@ -71,6 +72,7 @@ def read_demand(pool: PoolConfig, kind: DeviceKind) -> MemoryDemand:
         unread=(("cache of a model that is not here yet", DEFAULT_CACHE_BYTES),),
         notes=notes,
         total_fraction=_WHOLE_SHARE if is_gpu else None,
+        is_hub_usual=not flags.has(_ELSEWHERE),
         takes_all=True,
     )
 

@@ -33,10 +33,10 @@ def find_executable(executables: Sequence[Executable]) -> Found:
     mends: list[str] = []
     for executable in executables:
         match executable:
-            case Binary(name):
+            case Binary(name, key):
                 if (path := shutil.which(name)) is not None:
                     return Found((path,), None)
-                what, mend = _explain_missing(name)
+                what, mend = _explain_missing(name, key)
                 missing.append(what)
                 mends.append(mend)
             case PythonModule(script, requires, hint):
@@ -51,17 +51,17 @@ def find_executable(executables: Sequence[Executable]) -> Found:
     raise HostError(f"{' and '.join(missing)}; {', or '.join(mends)}")
 
 
-def _explain_missing(name: str) -> tuple[str, str]:
+def _explain_missing(name: str, key: str) -> tuple[str, str]:
     """What is wrong with a program that cannot be run, and the mend."""
     if "/" not in name:
-        mend = f"put {name} there, or write its path as the pool's binary"
+        mend = f"put {name} there, or write its path as the pool's {key}"
         return f"no executable {name} on PATH", mend
     path = Path(name)
     if path.is_dir():
         return f"no executable {name}: it is a folder", "name the program in it"
     if path.exists():
         return f"no executable {name}: it may not be executed", f"chmod +x {name}"
-    return f"no executable {name}", "write as the pool's binary where it is"
+    return f"no executable {name}", f"write as the pool's {key} where it is"
 
 
 def identify_engine(executables: Sequence[Executable]) -> str:

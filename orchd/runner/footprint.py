@@ -93,7 +93,7 @@ def reckon_footprint(
         return _footprint_of(learned_bytes, own)
     parts = [f"{item.what} {format_gib(item.size_bytes)}" for item in items]
     notes = [note for file in files if file.facts is not None for note in file.facts.notes]
-    words = ", ".join(parts) + "".join(f"; {note}" for note in (*notes, *demand.notes))
+    words = "; ".join(filter(None, (", ".join(parts), *notes, *demand.notes)))
     cache = sum(cache_bytes(f.facts, demand) for f in files if f.facts) if files else None
     return Footprint(need_bytes, words, tuple(items), weights_bytes=own, cache_bytes=cache)
 

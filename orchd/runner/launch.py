@@ -6,6 +6,7 @@ import os
 
 from orchd.config.model import PoolConfig
 from orchd.engines.adapter import Adapter, Launch
+from orchd.engines.command import fill_environment
 from orchd.runner.environment import build_environment
 from orchd.runner.executable import find_executable
 from orchd.runner.guard import Guard
@@ -29,7 +30,12 @@ def launch_engine(
         cache_bytes=lease.footprint.cache_bytes,
     )
     found = find_executable(adapter.executables(pool))
-    environment = build_environment(os.environ, adapter.environment(launch), pool.env, lease.device)
+    environment = build_environment(
+        os.environ,
+        adapter.environment(launch),
+        fill_environment(pool.env, lease.key),
+        lease.device,
+    )
     process = EngineProcess(
         [*found.command, *adapter.arguments(pool, launch)], environment, watcher, guard
     )

@@ -31,6 +31,8 @@ _PROBE_TIMEOUT_S = 5.0
 _NAME_CHARS = 1000
 """How much of a strange model's name is told: it may be as long as an answer."""
 _NO_SUCH_ENDPOINT = (404, 405, 501)
+_REFUSING = ("401", "403")
+SILENT = "silent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +75,25 @@ async def _wait_until_healthy(candidate: Candidate) -> None:
     loop = asyncio.get_running_loop()
     progress, stall_s = LoadProgress(loop.time()), candidate.pool.load_stall_s
     while (health := await _probe(candidate)) != "200":
+        if health in _REFUSING:
+            # Of a health that needs the key; waiting would not make it take ours.
+            raise EngineError(f"does not take its key (HTTP {health}), or is another's server")
         progress.see(candidate.read_signs(health), loop.time())
         if progress.has_stalled(loop.time(), stall_s):
-            raise EngineError(f"made no progress at loading for {stall_s:g} s")
+            told = "" if health == SILENT else f", and answers HTTP {health}"
+            raise EngineError(f"made no progress at loading for {stall_s:g} s{told}")
         # Engines tell nobody when they have loaded: asking again is the only way to know.
         await asyncio.sleep(_PROBE_INTERVAL_S)
 
 
 async def _probe(candidate: Candidate) -> str:
-    """Its HTTP status; ``silent`` where it answers none."""
+    """Its HTTP status; ``SILENT`` where it answers none."""
     try:
         async with asyncio.timeout(_PROBE_TIMEOUT_S):
             answer = await exchange(candidate.endpoint, candidate.adapter.health_request())
             return str(answer.status)
     except (EngineError, TimeoutError):
-        return "silent"
+        return SILENT
 
 
 async def _make_sure_of_the_key(candidate: Candidate) -> None:

@@ -10,11 +10,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from orchd.config.model import PoolConfig
 from orchd.config.model_form import ModelForm, form_of, is_path
 from orchd.engines.adapter import Adapter
-from orchd.engines.memory_demand import DeviceKind
+from orchd.engines.memory_demand import DeviceKind, MemoryDemand
 from orchd.errors import HostError
 from orchd.runner.allowed import CPU
 from orchd.runner.environment import build_environment
@@ -105,6 +106,10 @@ class Reckoner:
         files = reading.files
         if files is not None and form_of(pool.engine) is ModelForm.HUB:
             demand = replace(demand, total_fraction=None)
+        if form_of(pool.engine) is ModelForm.NAME:
+            # Its server loads what it likes of it, and onto whichever device.
+            items = (("model file", reading.file_bytes),) if reading.file_bytes else ()
+            return reckon_footprint(pool, replace(demand, fixed=items), ())
         if files is None:
             return replace(reckon_footprint(pool, demand, ()), weights_bytes=reading.file_bytes)
         key = FootprintKey(
@@ -131,9 +136,11 @@ class Reckoner:
         # Which files there are is the same on every kind of device.
         demand = adapter.memory_demand(pool, "gpu")
         if form_of(pool.engine) is ModelForm.HUB:
-            return _HubLook(pool).read
+            return _HubLook(pool, demand).read
         if demand.total_fraction is not None:
             return lambda: Reading(None)
+        if form_of(pool.engine) is ModelForm.NAME:
+            return partial(_look_if_there, pool)
         if pool.vram_mib is not None:
             return partial(_look_only, pool.model)
         reader = ModelReader(pool.model, demand.companions)
@@ -144,14 +151,15 @@ class Reckoner:
 class _HubLook:
     """Looks for a pool's model where its engine would."""
 
-    def __init__(self, pool: PoolConfig) -> None:
+    def __init__(self, pool: PoolConfig, demand: MemoryDemand) -> None:
         self._pool = pool
+        self._is_known = demand.is_hub_usual or is_path(pool.engine, pool.model)
         environment = build_environment(os.environ, {}, pool.env, CPU)
         self._reader = HubReader(pool.model, environment)
 
     def read(self) -> Reading:
         try:
-            files = self._reader.read()
+            files = self._reader.read() if self._is_known else None
         except HostError:
             # Where the user has written the need, a folder that orchd cannot read is no obstacle;
             # one that is not there is.
@@ -159,6 +167,16 @@ class _HubLook:
                 raise
             return Reading(None)
         return Reading(files)
+
+
+def _look_if_there(pool: PoolConfig) -> Reading:
+    """A name is no file, and what is none here may still be a path where the server looks."""
+    file = Path(pool.model)
+    try:
+        is_there = is_path(pool.engine, pool.model) and file.is_file()
+        return Reading(None, file_bytes=file.stat().st_size if is_there else 0)
+    except OSError:
+        return Reading(None)
 
 
 def _look_only(model: str) -> Reading:

@@ -183,6 +183,27 @@ def test_a_bare_program_is_left_to_path(file: Path, written: str, expected: str)
     assert pool.binary == expected.format(folder=file.parent)
 
 
+COMMAND = """
+[[pools]]
+id = "any"
+engine = "openai"
+model = "org/model"
+command = ["bin/serve", "./a", "../b", "~/c", "~d", "e/f", "server.py", "/g", "--m=./h", "{port}"]
+"""
+
+
+def test_of_a_command_what_is_a_path_for_certain_is_made_absolute(file: Path) -> None:
+    file.write_text(COMMAND)
+    (pool,) = load_config(file, {"HOME": "/home/u"}).pools
+    folder = str(file.parent)
+    assert pool.command == (
+        *(f"{folder}/bin/serve", f"{folder}/a", f"{folder}/../b", "/home/u/c"),
+        *("~d", "e/f", "server.py", "/g", "--m=./h", "{port}"),
+    )
+    file.write_text(COMMAND.replace("bin/serve", "serve"))
+    assert load_config(file, {"HOME": "/home/u"}).pools[0].command[0] == "serve"
+
+
 def test_a_relative_file_still_gives_absolute_paths(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from orchd.config.validate import validate
 from orchd.errors import Fault
 
 UUID = "GPU-8f3c1b2a-0000-1111-2222-abcdefabcdef"
+ENGINES = 'must be "llamacpp" or "vllm" or "openai"'
 POOL = '[[pools]]\nid = "chat"\nengine = "llamacpp"\nmodel = "/m.gguf"\n'
 
 
@@ -414,10 +415,8 @@ def test_required_key_missing(key: str) -> None:
         pytest.param("id", '"a\\n"', "must be 1 to 64 letters", id="id-newline"),
         pytest.param("id", f'"{"a" * 65}"', "must be 1 to 64 letters", id="id-long"),
         pytest.param("id", "5", "must be a string, found the integer 5", id="id-integer"),
-        pytest.param(
-            "engine", '"vllm"', 'must be "llamacpp", found the string "vllm"', id="engine"
-        ),
-        pytest.param("engine", "1", 'must be "llamacpp", found the integer 1', id="engine-type"),
+        pytest.param("engine", '"x"', f'{ENGINES}, found the string "x"', id="engine"),
+        pytest.param("engine", "1", f"{ENGINES}, found the integer 1", id="engine-type"),
         pytest.param("model", '""', "must not be empty", id="model-empty"),
     ],
 )
@@ -511,6 +510,21 @@ class TestEngineRules:
             "pools[0].args[1]: is set by orchd itself",
             "pools[0]: is too big altogether",
         ]
+
+    def test_a_key_at_fault_is_told_once(self) -> None:
+        def rule(pool: PoolConfig) -> Iterable[Fault]:
+            yield Fault("args", "is needed")
+            yield Fault("argsy", "is not args")
+            yield Fault("env.A", "is not there")
+
+        def faults(lines: str) -> list[str]:
+            outcome = validate(tomllib.loads(POOL + lines), {"llamacpp": rule})
+            assert not isinstance(outcome, Config)
+            return [fault.path.removeprefix("pools[0].") for fault in outcome]
+
+        assert faults('args = "a"') == ["args", "argsy", "env.A"]
+        assert faults('args = ["a", 1]') == ["args[1]", "argsy", "env.A"]
+        assert faults("env = 1") == ["env", "args", "argsy", "env.A"]
 
     def test_told_together_with_the_rest(self) -> None:
         assert self.faults(POOL + 'slots = 0\nargs = ["--port=1"]') == [

@@ -23,9 +23,11 @@ from hypothesis import strategies as st
 
 from orchd.config.load import load_config
 from orchd.config.model import Config
+from orchd.config.model_form import is_path
 from orchd.config.shape import keys_of
 from orchd.config.validate import validate
 from orchd.engines.registry import ADAPTERS
+from orchd.errors import ConfigurationError
 
 SCHEMA = json.loads(config_schema.FILE.read_text())
 EXAMPLES = Path(__file__).parents[2] / "contracts/config-schema/examples"
@@ -182,6 +184,7 @@ NOTABLE: dict[str, list[Any]] = {
     ],
     "env": [{"A": "b"}, {"CUDA_VISIBLE_DEVICES": "0"}, {"1A": "b"}, {"A": 1}, {"A": "x" * 32769}],
     "args": [["x" * 32768], ["x" * 32769]],
+    "command": [["x" * 32768], ["x" * 32769], ["{"]],
     "replicas": ["per-device", "per device", 1, 64, 65],
     "queue": [{}, {"batch": 1}, {"batch": 0}, {"batch": 1.0}, {"interactiv": 1}],
 }
@@ -275,9 +278,9 @@ def test_it_says_of_any_document_what_the_daemon_says(
 # -- the examples --------------------------------------------------------------------------------
 
 
-def test_there_are_three() -> None:
+def test_there_are_four() -> None:
     assert {path.name for path in EXAMPLES.iterdir()} == {
-        *("least.toml", "two-cards.toml", "every-key.toml")
+        *("least.toml", "two-cards.toml", "every-key.toml", "any-server.toml")
     }
 
 
@@ -289,7 +292,8 @@ def test_an_example_is_valid_and_loads(path: Path) -> None:
     JUDGE.validate(tomllib.loads(text))
     rules = {name: adapter.find_faults for name, adapter in ADAPTERS.items()}
     config = load_config(path, {}, rules)
-    assert all(Path(pool.model).parent.is_relative_to(EXAMPLES) for pool in config.pools)
+    paths = [pool.model for pool in config.pools if is_path(pool.engine, pool.model)]
+    assert all(Path(path).parent.is_relative_to(EXAMPLES) for path in paths)
 
 
 def test_the_least_has_three_lines() -> None:
@@ -308,12 +312,12 @@ def test_every_key_is_in_the_example_that_says_so() -> None:
     text = (EXAMPLES / "every-key.toml").read_text()
     document = tomllib.loads(text)
     aside = set(re.findall(r"^# (\w+) = ", text, re.MULTILINE))
-    assert aside == {"token"}, "only what excludes another key is commented out"
+    assert aside == {"token", "command"}, "only what excludes another key is commented out"
     assert document.keys() == keys_of(Config).keys()
     for table, schema in SCHEMA["properties"].items():
         written = document[table][0] if table == "pools" else document[table]
         told = schema.get("items", schema)["properties"]
-        assert written.keys() | (aside if table == "auth" else set()) == told.keys(), table
+        assert written.keys() | (aside & told.keys()) == told.keys(), table
         for key, value in written.items():
             if isinstance(value, dict):
                 assert value.keys() == told[key].get("properties", value).keys()
@@ -327,6 +331,19 @@ def test_the_key_that_is_commented_out_can_be_taken_instead() -> None:
     assert compare(tomllib.loads(other)) == "taken"
 
 
+def test_the_command_that_is_commented_out_can_be_taken_instead(tmp_path: Path) -> None:
+    text = (EXAMPLES / "every-key.toml").read_text()
+    other = re.sub(r"^# (command = )", r"\1", text, flags=re.MULTILINE)
+    config = tmp_path / "orchd.toml"
+    rules = {name: adapter.find_faults for name, adapter in ADAPTERS.items()}
+    config.write_text(other)
+    with pytest.raises(ConfigurationError, match="command: is for engine"):
+        load_config(config, {}, rules)
+    other = other.replace('engine = "llamacpp"', 'engine = "openai"')
+    config.write_text(re.sub(r"^(binary|sha256) = .*$", "", other, flags=re.MULTILINE))
+    assert load_config(config, {}, rules).pools[0].command[0] == "/opt/serve"
+
+
 def test_what_is_not_said_to_be_an_example_is_the_default() -> None:
     text = (EXAMPLES / "every-key.toml").read_text()
     document = tomllib.loads(text)
@@ -334,7 +351,7 @@ def test_what_is_not_said_to_be_an_example_is_the_default() -> None:
     for table, schema in SCHEMA["properties"].items():
         for key, told in schema.get("items", schema)["properties"].items():
             (line, *_) = re.findall(rf"^(?:# )?{key} = .*$", text, re.MULTILINE)
-            if "default" in told and "for example" not in line:
+            if "default" in told and "for example" not in line and not line.startswith("# "):
                 written = document[table][0] if table == "pools" else document[table]
                 assert written[key] == told["default"], key
                 count += 1

@@ -241,8 +241,8 @@ def test_refusals_are_told_in_its_words(tmp_path: Path) -> None:
         _, invalid = ask(daemon, prompt="[validation]")[-1]
         assert invalid["code"] == "INVALID_PARAMS"
         assert "top_p: Input should be less than 1" in invalid["message"]
-        _, beyond = ask(daemon, prompt="x", max_tokens=2048)[-1]
-        assert "you requested 2048 output tokens" in beyond["message"]
+        _, beyond = ask(daemon, prompt="x", max_tokens=2049)[-1]
+        assert "you requested 2049 output tokens" in beyond["message"]
         _, broken = ask(daemon, prompt="[midway] [tokens 9]")[-1]
         assert "EngineCore encountered an issue" in broken["message"]
         assert broken["code"] == "WORKER_RESET"
@@ -264,7 +264,7 @@ def test_a_cancelled_task_is_aborted_and_its_slot_soon_another_s(tmp_path: Path)
         (after,) = replicas_of(health(daemon))
         assert (after["pid"], after["restarts"]) == (replica["pid"], 0)
         first = json.loads(journal.read_text().splitlines()[1])
-        assert (first["max_tokens"], first["model"]) == (None, str(model))
+        assert (first["max_tokens"], first["model"]) == (4062, str(model))
 
 
 def test_a_reload_to_a_folder_to_a_name_and_back_from_a_bad_one(

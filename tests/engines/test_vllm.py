@@ -92,9 +92,11 @@ def test_a_prompt_goes_to_completions_and_turns_to_chat() -> None:
     assert "prompt" not in body and "stop" not in body
 
 
-def test_without_a_bound_null_is_sent_for_left_out_it_would_be_sixteen() -> None:
+def test_without_a_bound_a_number_is_sent_for_a_completion_would_have_sixteen_tokens() -> None:
     body = orjson.loads(ENGINE.generation_request(POOL, Generation(prompt="Hi")).body)
-    assert body["max_tokens"] is None
+    assert 2000 < body["max_tokens"] < 2048 - 2
+    chat = ENGINE.generation_request(POOL, Generation(messages=(ChatTurn("user", "Hi"),)))
+    assert orjson.loads(chat.body)["max_tokens"] is None
 
 
 def test_it_is_who_serves_the_pools_model() -> None:

@@ -227,7 +227,7 @@ class Handler(BaseHTTPRequestHandler):
         elif wishes.has("validation"):
             detail = [{"loc": ["body", "top_p"], "msg": "Input should be less than 1", "input": 7}]
             self._tell(422, {"detail": detail})
-        elif wishes.has("refuse") or asked + _PROMPT_TOKENS > most:
+        elif wishes.has("refuse") or asked > most:
             message = (
                 f"This model's maximum context length is {most} tokens. However, you requested "
                 f"{asked} output tokens and your prompt contains at least {_PROMPT_TOKENS} input "
@@ -239,7 +239,7 @@ class Handler(BaseHTTPRequestHandler):
         return True
 
     def _generate(self, shape: Shape, wishes: Wishes, body: dict[str, Any]) -> None:
-        asked = body.get("max_tokens")
+        asked = body.get("max_tokens", 16)
         count = int(wishes.number("tokens", DEFAULT_TOKENS))
         count = count if asked is None else min(count, asked)
         me = object()

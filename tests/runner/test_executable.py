@@ -46,6 +46,14 @@ def test_the_next_best_is_taken_where_the_first_is_not_there(
     assert found.version == f"h11 {importlib.metadata.version('h11')}"
 
 
+def test_what_is_missing_is_named_by_the_key_that_named_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(HostError, match=r"as the pool's command\[0\]$"):
+        find_executable([Binary("engine", key="command[0]")])
+    with pytest.raises(HostError, match=r"write as the pool's command\[0\] where it is$"):
+        find_executable([Binary("/no/engine", key="command[0]")])
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [

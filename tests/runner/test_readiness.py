@@ -14,8 +14,10 @@ from orchd.engines.adapter import (
     Endpoint,
     EngineRequest,
     Generation,
+    StreamParser,
 )
 from orchd.engines.llamacpp import LlamaCpp
+from orchd.engines.openai_stream import ChatParser
 from orchd.errors import EngineError
 from orchd.runner.load_progress import Signs
 from orchd.runner.readiness import Candidate, prove_ready
@@ -238,3 +240,30 @@ def test_its_version_is_asked_where_the_identity_did_not_tell(
     drive: Drive[str | None], others: dict[str, list[bytes]], version: str | None
 ) -> None:
     assert drive(prove(answers_of_other(**others), adapter=Other())) == version
+
+
+def test_a_health_that_refuses_our_key_is_not_waited_for(drive: Drive[str | None]) -> None:
+    for status in (b"401 Unauthorized", b"403 Forbidden"):
+        told = {"/health": [plain(b"", b"503 Loading"), plain(b"", status)]}
+        with pytest.raises(EngineError, match=r"^does not take its key \(HTTP 40[13]\)"):
+            drive(prove(told))
+
+
+def test_what_it_answers_while_it_stands_still_is_told(drive: Drive[str | None]) -> None:
+    with pytest.raises(EngineError, match=r"for 0\.3 s, and answers HTTP 404$"):
+        drive(prove({"/health": [plain(b"", b"404 No")]}, load_stall_s=0.3))
+
+
+class Endless(Other):
+    """Its streams have no last event but their end."""
+
+    def new_parser(self, generation: Generation) -> StreamParser:
+        return ChatParser()
+
+
+def test_a_first_answer_that_its_bodys_end_ends(drive: Drive[str | None]) -> None:
+    told = answers_of_other()
+    told[CHAT] = [plain(CHAT_EVENT.removesuffix(b"data: [DONE]\n\n"))]
+    assert drive(prove(copy(told), adapter=Endless())) is None
+    with pytest.raises(EngineError, match="ended its first stream without a last word"):
+        drive(prove(copy(told), adapter=Other()))

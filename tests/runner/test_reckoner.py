@@ -191,3 +191,37 @@ def test_readings_of_models_that_came_and_went_are_let_go(
         assert reckoner.readings == READINGS_MAX
 
     drive(scenario())
+
+
+# -- a server that is given a name ----------------------------------------------------------------
+
+
+def make_named(model: str, vram_mib: int | None = None) -> PoolConfig:
+    pool = make_pool(model=model, vram_mib=vram_mib)
+    return replace(pool, engine="openai", command=("serve", "{port}"))
+
+
+def test_of_a_foreign_server_the_models_file_is_all_that_is_known(
+    drive: Drive[None], tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        file = await reckon(make_named(str(write_model(tmp_path, 3 * MIB))), "cpu")
+        assert (file.need_bytes, file.weights_bytes, file.key) == (3 * MIB, 0, None)
+        assert file.reckoning.startswith("model file 0.0 GiB; what a server takes beside")
+        for model in ("org/model", str(tmp_path), f"{tmp_path}/no.gguf", "model.gguf", "\ud800/"):
+            unknown = await reckon(make_named(model), "cpu")
+            assert (unknown.need_bytes, unknown.items) == (0, ())
+            assert unknown.reckoning.startswith("what a server takes beside")
+
+    drive(scenario())
+
+
+def test_what_is_written_is_what_a_foreign_server_needs(drive: Drive[None], tmp_path: Path) -> None:
+    async def scenario() -> None:
+        for model in ("org/model", str(write_model(tmp_path, 3 * MIB)), "/no/model"):
+            told = await reckon(make_named(model, vram_mib=6000))
+            assert (told.need_bytes, told.source) == (6000 * MIB, "configured")
+            # Nor is the model's size what must be seen on its card.
+            assert told.weights_bytes == 0
+
+    drive(scenario())

@@ -94,6 +94,8 @@ class Vllm:
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
+            # What its processes say to each other stays on this machine, too.
+            "VLLM_HOST_IP": launch.host,
             "VLLM_LOGGING_COLOR": "0",
             "NO_COLOR": "1",
         }

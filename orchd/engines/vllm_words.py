@@ -1,6 +1,6 @@
 """What vLLM's output tells: how far a load has come, and why it failed.
 
-Lines are as vLLM 0.10 to 0.30 write them, behind a prefix such as
+Lines are as vLLM 0.10 to 0.32 write them, behind a prefix such as
 ``(EngineCore pid=284) INFO 05-30 07:47:06 [gpu_worker.py:619]``; bars are tqdm's.
 """
 
@@ -20,6 +20,7 @@ _POINTERS = ("See root cause above", "See stack trace above")
 
 _PHASES: tuple[tuple[str, str], ...] = (
     ("vLLM API server version", "starting"),
+    ("Resolved architecture", "starting"),
     ("Initializing a V1 LLM engine", "starting"),
     ("Time spent downloading weights", "loading weights"),
     ("Starting to load model", "loading weights"),
@@ -28,12 +29,13 @@ _PHASES: tuple[tuple[str, str], ...] = (
     ("Model loading took", "weights loaded"),
     ("torch.compile took", "measuring memory"),
     ("torch.compile takes", "measuring memory"),
-    ("torch.compile", "compiling"),
+    ("for vLLM's torch.compile", "compiling"),
+    ("Start compiling", "compiling"),
     ("Dynamo bytecode transform", "compiling"),
     ("Compiling a graph", "compiling"),
     ("Cache the graph", "compiling"),
     ("Available KV cache memory", "allocating the cache"),
-    ("GPU KV cache size", "allocating the cache"),
+    ("KV cache size", "allocating the cache"),
     ("Autotuning process starts", "tuning kernels"),
     ("[AutoTuner]: Tuning", "tuning kernels"),
     ("Capturing CUDA graph", "capturing CUDA graphs"),

@@ -59,6 +59,7 @@ def test_no_secret_is_on_the_command_line_and_nothing_is_told_to_anybody() -> No
     assert environment["VLLM_API_KEY"] == "a-key"
     for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY"):
         assert environment[name] == "1"
+    assert environment["VLLM_HOST_IP"] == "127.0.0.1"
     assert "VLLM_CPU_KVCACHE_SPACE" not in environment
 
 

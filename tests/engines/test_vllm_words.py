@@ -49,6 +49,12 @@ AT = "INFO 05-30 07:47:06 "
         ),
         (f"{CORE}{AT}[gpu_model_runner.py:1] Graph capturing finished", "starting to listen"),
         (f"{API}{AT}[api_server.py:1] Starting vLLM server on http://x", "starting to listen"),
+        (f"{API}{AT}[model.py:733] Resolved architecture: LlamaForCausalLM", "starting"),
+        (f"{API}WARNING 11-25 [vllm.py:1703] Enforce eager set, disabling torch.compile", None),
+        (
+            f"{CORE}{AT}[kv_cache_utils.py:2327] CPU KV cache size: 46,592 tokens",
+            "allocating the cache",
+        ),
         (f"{API}{AT}[launcher.py:46] Route: /docs, Methods: HEAD, GET", None),
         ("", None),
         ("anything else 3/4 [", None),

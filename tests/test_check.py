@@ -335,3 +335,44 @@ def test_a_daemon_that_runs_already_is_told_of(workstation: Workstation, kind: s
     assert code == 0
     assert complaint.startswith(f"orchd: {address} is taken already, and serve could not listen")
     assert workstation.run(server, pool)[2] == "", "nobody is there any more"
+
+
+ANY_SERVER = """[[pools]]
+id = "any"
+engine = "openai"
+model = "org/model"
+command = [{command}]
+"""
+
+
+def test_a_server_of_ones_own_is_placed_by_what_is_written(workstation: Workstation) -> None:
+    workstation.set_up(card(0, 24))
+    command = f'"{workstation.engine}", "--host", "{{host}}", "--port", "{{port}}"'
+    pool = ANY_SERVER.format(command=command)
+    code, out, complaint = workstation.run(pool, "vram_mib = 6000\n")
+    assert code == 0
+    assert "Pool any: org/model\n  any-0  would go to GPU 0 (NVIDIA Card)\n" in out
+    assert "needs 5.9 GiB: vram_mib of the configuration" in out
+    assert complaint.startswith("orchd: pool any: its server is given no key: every user of this")
+    code, out, complaint = workstation.run(pool, 'devices = ["cpu"]\nenv = {KEY = "{api_key}"}\n')
+    assert (code, complaint) == (0, "")
+    assert "needs 0.0 GiB: what a server takes beside its model is not known; vram_mib says" in out
+
+
+def test_what_a_server_of_ones_own_lacks_is_told_at_once(workstation: Workstation) -> None:
+    workstation.set_up(card(0, 24))
+    command = '"no-such-server", "--port={port}", "{hots}"'
+    pool = ANY_SERVER.format(command=command)
+    code, told = workstation.json(pool + 'binary = "x"\n')
+    assert code == 2
+    assert {fault["path"]: fault["problem"] for fault in told["faults"]}.keys() == {
+        *("pools[0].command[2]", "pools[0].binary", "pools[0].vram_mib")
+    }
+    code, told = workstation.json(pool.replace(', "{hots}"', "") + "vram_mib = 1\n")
+    assert (code, list(reasons_of(told))) == (
+        1,
+        [
+            "no executable no-such-server on PATH; put no-such-server there, or write its path as"
+            " the pool's command[0]"
+        ],
+    )

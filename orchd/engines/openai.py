@@ -115,9 +115,11 @@ class OpenAi:
         return EngineRequest("GET", "/v1/models")
 
     def read_identity(self, pool: PoolConfig, body: bytes) -> Identity:
-        """The pool's model, if it is listed or what is listed is one model under another name:
-        servers call it as they like, and many look at no name (llama.cpp). It is the name that is
-        sent with each task, so the first token shows that the server takes it."""
+        """The pool's model, if it is listed. If what is listed is one model under another name, it
+        is that too where the command was given ours: servers call it as they like, and many look at
+        no name (llama.cpp). Where it was not, a reload would seem to change it and would not.
+
+        Our name is sent with each task, so the first token shows that the server takes it."""
         match parse_json(body):
             case {"data": [*models]}:
                 listed = [model for model in models if isinstance(model, dict)]
@@ -125,7 +127,8 @@ class OpenAi:
                 raise EngineError("answered /v1/models without a list of models")
         # vLLM has a served name as the id and the model itself as its root.
         names = [name for key in ("id", "root") for model in listed if (name := model.get(key))]
-        if pool.model in names or len(listed) == 1:
+        is_given = holds(pool.command, "model")
+        if pool.model in names or (is_given and len(listed) == 1):
             return Identity(pool.model, None)
         told = ", ".join(str(model.get("id"))[:_NAME_CHARS] for model in listed[:_NAMES])
         raise EngineError(

@@ -31,6 +31,7 @@ _PROBE_TIMEOUT_S = 5.0
 _NAME_CHARS = 1000
 """How much of a strange model's name is told: it may be as long as an answer."""
 _NO_SUCH_ENDPOINT = (404, 405, 501)
+_NOT_YET = 503
 _REFUSING = ("401", "403")
 SILENT = "silent"
 
@@ -149,7 +150,12 @@ async def _does_generate(
 
     request = adapter.generation_request(pool, way)
     receiver = Receiver(lambda: None, lambda chunk: hear(parser.feed(chunk)))
-    answer = await exchange(candidate.endpoint, request, receiver)
+    while True:
+        answer = await exchange(candidate.endpoint, request, receiver)
+        if answer.status != _NOT_YET:
+            break
+        # Some list a model that they have not loaded yet, and say so to whoever asks it.
+        await asyncio.sleep(_PROBE_INTERVAL_S)
     if answer.status in passes_over:
         return False
     if answer.status != 200:

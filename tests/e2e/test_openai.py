@@ -164,6 +164,23 @@ def test_without_counts_they_are_ours_and_the_end_says_so(tmp_path: Path) -> Non
             assert (end["tokens_in"], end["tokens_out"], end["estimated"]) == (0, 3, True)
 
 
+def test_a_server_that_lists_what_it_has_not_loaded_is_waited_for(tmp_path: Path) -> None:
+    with serving(tmp_path, "--loads-s", "0.5", "--lists-at-once") as daemon:
+        assert run(daemon, "[tokens 1]")[0] == "t0 "
+        assert "lost an engine" not in daemon.log
+
+
+def test_a_reload_to_a_model_that_the_server_has_not_leaves_the_old_one(tmp_path: Path) -> None:
+    with serving(tmp_path, "--lists", "org/model", "--lists", "org/small") as daemon:
+        reload = "/v1/pools/any/reload"
+        assert daemon.ask("POST", reload, {"new_model_ref": "org/small"}).status == 200
+        answer = daemon.ask("POST", reload, {"new_model_ref": "org/other"})
+        assert answer.status == 503
+        assert "does not list org/other in /v1/models" in json.load(answer)["message"]
+        assert run(daemon, "[tokens 1]")[0] == "t0 "
+        assert '"model":"org/small"' in daemon.ask("GET", "/health").read().decode()
+
+
 def test_a_server_that_only_chats_becomes_ready_by_a_chat(tmp_path: Path) -> None:
     flags = ("--lacks", openai_server.COMPLETION, "--usage", "each", "--errors", "tgi")
     with serving(tmp_path, *flags, "--version-at", "/info") as daemon:

@@ -158,6 +158,14 @@ def test_its_model_is_listed_or_the_only_one(models: list[Any]) -> None:
     assert ADAPTER.read_identity(POOL, body) == Identity("org/model", None)
 
 
+def test_a_model_that_the_command_was_not_given_must_be_listed() -> None:
+    """Else a reload to another one would be told to have succeeded."""
+    pool = replace(POOL, command=("serve", "{port}", "--model", "one"), model="two")
+    with pytest.raises(EngineError, match="does not list two in /v1/models, but one;"):
+        ADAPTER.read_identity(pool, b'{"data":[{"id":"one"}]}')
+    assert ADAPTER.read_identity(pool, b'{"data":[{"id":"two"}]}').model == "two"
+
+
 @pytest.mark.parametrize(
     ("models", "told"),
     [

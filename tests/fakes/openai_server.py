@@ -44,6 +44,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--api-key", default=os.environ.get("FAKE_KEY"))
     parser.add_argument("--lacks", default="", help="an endpoint that it has not")
     parser.add_argument("--loads-s", type=float, default=0)
+    parser.add_argument("--lists-at-once", action="store_true", help="also while it loads")
     parser.add_argument("--usage", choices=["none", "last", "each"], default="last")
     parser.add_argument("--errors", choices=["nested", "flat", "tgi", "fastapi"], default="nested")
     parser.add_argument("--never-done", action="store_true")
@@ -156,7 +157,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _is_refused(self) -> bool:
         key = self.server.options.api_key
-        if time.monotonic() < self.server.loaded_s:
+        is_listing = self.command == "GET" and self.server.options.lists_at_once
+        if time.monotonic() < self.server.loaded_s and not is_listing:
             self._refuse(503, "Loading")
         elif key is not None and self.headers["Authorization"] != f"Bearer {key}":
             self._refuse(401, "Unauthorized")

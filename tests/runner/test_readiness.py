@@ -267,3 +267,14 @@ def test_a_first_answer_that_its_bodys_end_ends(drive: Drive[str | None]) -> Non
     assert drive(prove(copy(told), adapter=Endless())) is None
     with pytest.raises(EngineError, match="ended its first stream without a last word"):
         drive(prove(copy(told), adapter=Other()))
+
+
+def test_a_model_that_is_listed_before_it_has_loaded_is_waited_for(
+    drive: Drive[str | None],
+) -> None:
+    told = {**copy(READY), "/health": [plain(b"{}")]}
+    told["/completion"] = [plain(b"{}", b"503 Loading"), plain(b"", b"503 Loading"), plain(EVENT)]
+    assert drive(prove(told)) == "b1"
+    told["/completion"] = [plain(b"{}", b"503 Loading")]
+    with pytest.raises(EngineError, match=r"loaded, but made no token in 0\.3 s"):
+        drive(prove(told, load_stall_s=0.3))

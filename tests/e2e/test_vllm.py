@@ -10,6 +10,7 @@ import json
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes import openai_server
 from tests.fakes.daemon import TIMEOUT_S, RunningDaemon, read_events, run_daemon
 from tests.fakes.engines import install_engine, install_vllm, list_session, write_model
 from tests.fakes.hub import LLAMA_8B, write_folder
@@ -298,3 +300,44 @@ def test_a_reload_to_a_folder_to_a_name_and_back_from_a_bad_one(
         assert read_events(daemon.submit("[tokens 2]"))[-1][0] == "end"
         status, told = reload("./relative")
         assert status == 400
+
+
+def test_one_pool_of_each_kind_side_by_side(tmp_path: Path, library: Path) -> None:
+    nvml = FakeNvml(tmp_path / "machine", [card(0, 24), card(1, 12)])
+    folder = write_folder(tmp_path / "llama", LLAMA_8B, 5 * GIB)
+    gguf, llama_server = write_model(tmp_path, 4000), install_engine(tmp_path)
+    faults = nvml.engine_faults(5000)
+    env = ", ".join(f'FAKE_{name.upper()} = "{value}"' for name, value in faults.items())
+    small = (
+        f'[[pools]]\nid = "small"\nengine = "llamacpp"\nmodel = "{gguf}"\nvram_mib = 6000\n'
+        f'binary = "{llama_server}"\nenv = {{ {env} }}\n'
+    )
+    server = [sys.executable, "-I", "-S", openai_server.__file__, "--model", "{model}"]
+    command = json.dumps([*server, "--host", "{host}", "--port", "{port}"])
+    other = (
+        f'[[pools]]\nid = "other"\nengine = "openai"\nmodel = "org/model"\ndevices = ["cpu"]\n'
+        f'command = {command}\nenv = {{ FAKE_KEY = "{{api_key}}" }}\n'
+    )
+    big = vllm_pool(tmp_path, str(folder), 'replicas = "per-device"', vram_folder=nvml.folder)
+    config = write_pools(tmp_path, big, small, other)
+    with run_daemon(config, **nvml.environment(library)) as daemon:
+        replicas = wait_until_ready(daemon)
+        assert [(r["replica_id"], r["device"]) for r in replicas] == [
+            ("big-0", uuid_of(0)),
+            ("big-1", uuid_of(1)),
+            ("small-0", uuid_of(0)),
+            ("other-0", "cpu"),
+        ]
+        ends = {p: ask(daemon, prompt="[tokens 3]", pool_id=p) for p in ("big", "small", "other")}
+        for pool_id, events in ends.items():
+            assert "".join(data.get("t", "") for _, data in events) == "t0 t1 t2 ", pool_id
+            assert events[-1][1]["tokens_out"] == 3
+        chat = {"messages": [{"role": "user", "content": "[tokens 2]"}]}
+        for pool_id in ends:
+            assert ask(daemon, pool_id=pool_id, **chat)[-1][1]["tokens_out"] == 2
+        engines = {pool["pool_id"]: pool["engine"] for pool in health(daemon)["pools"]}
+        assert engines == {"big": "vllm", "small": "llamacpp", "other": "openai"}
+        scrape = daemon.ask("GET", "/metrics").read().decode()
+        for engine in engines.values():
+            assert f'tokens_out_total{{engine="{engine}"' in scrape
+        assert daemon.log.count("lost an engine") == 0

@@ -301,7 +301,7 @@ def test_with_vram_mib_a_hubs_folder_only_has_to_be_there(
     (model / "config.json").write_text("{")
 
     async def scenario() -> None:
-        with pytest.raises(HostError, match="config.json is not JSON"):
+        with pytest.raises(HostError, match=r"config\.json is not JSON"):
             await reckon(vllm_pool(model))
         footprint = await reckon(vllm_pool(model, vram_mib=6200))
         assert (footprint.need_bytes, footprint.source) == (6200 * MIB, "configured")

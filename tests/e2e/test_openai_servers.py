@@ -25,8 +25,11 @@ from tests.e2e.story import Story, tell_story
 from tests.fakes.engines import list_session
 
 PROMPT = "The capital of France is"
-LONG = {"prompt": "Count: 1 2 3 4", "max_tokens": CTX - 100, "temperature": 0}
-"""Seconds of work for any of them."""
+LONG = {
+    **{"prompt": "Once upon a time", "max_tokens": CTX - 100, "seed": 7},
+    **{"temperature": 2, "top_k": 0, "top_p": 1, "min_p": 0},
+}
+"""Seconds of work for any of them: with all words alike, the one that ends it hardly comes."""
 QUIET_S = 0.3
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
@@ -81,6 +84,13 @@ def measure_cpu_s(session: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / TICKS_A_SECOND
+
+
+@pytest.fixture
+def leavable(server: Server) -> None:
+    """For the tests in which somebody leaves before the answer is whole."""
+    if server.fault_when_left is not None:
+        pytest.skip(f"{server.name} {server.fault_when_left}")
 
 
 def wait_until_quiet(daemon: Daemon) -> None:
@@ -171,6 +181,7 @@ def read_key(session: int) -> str:
     return key
 
 
+@pytest.mark.usefixtures("leavable")
 def test_a_cancelled_task_stops_the_server(daemon: Daemon) -> None:
     task_id = daemon.submit(**LONG)
     with daemon.events(task_id) as events:
@@ -183,6 +194,7 @@ def test_a_cancelled_task_stops_the_server(daemon: Daemon) -> None:
     assert run(daemon, prompt=PROMPT, max_tokens=1).names[-1] == "end"
 
 
+@pytest.mark.usefixtures("leavable")
 def test_a_client_that_is_gone_stops_the_server(daemon: Daemon) -> None:
     task_id = daemon.submit(**LONG)
     with daemon.events(task_id) as events:
@@ -196,10 +208,8 @@ def test_a_client_that_is_gone_stops_the_server(daemon: Daemon) -> None:
 
 def test_a_prompt_beyond_the_context_harms_nobody_else(server: Server, daemon: Daemon) -> None:
     restarts = daemon.replica()["restarts"]
-    for task in (
-        {"prompt": "word " * 3000},
-        {"messages": [{"role": "user", "content": "word " * 3000}]},
-    ):
+    words = "word " * 3000
+    for task in ({"prompt": words}, {"messages": [{"role": "user", "content": words}]}):
         story = run(daemon, **task, max_tokens=4)
         assert story.text == ""
         if server.refusal is not None:
@@ -208,7 +218,8 @@ def test_a_prompt_beyond_the_context_harms_nobody_else(server: Server, daemon: D
         else:
             assert story.last["code"] == "WORKER_RESET"
             assert "ended its stream without its last event" in story.last["message"]
-    assert run(daemon, prompt=PROMPT, max_tokens=1).names[-1] == "end"
+        # In between, or the tasks that failed in a row would be held against the server.
+        assert run(daemon, prompt=PROMPT, max_tokens=1).names[-1] == "end"
     assert daemon.replica()["restarts"] == restarts
 
 
@@ -220,6 +231,7 @@ def test_more_tasks_than_slots_are_all_served(server: Server, daemon: Daemon) ->
     assert [story.text for story in stories] == [alone.text] * len(tasks)
 
 
+@pytest.mark.usefixtures("leavable")
 def test_as_many_as_it_has_slots_decode_at_once(server: Server, daemon: Daemon) -> None:
     everyone = threading.Barrier(server.slots + 1)
 
@@ -244,6 +256,7 @@ def cancel_all(daemon: Daemon, task_ids: Sequence[str]) -> None:
         assert daemon.client.post(f"/v1/tasks/{task_id}/cancel").status_code == 204
 
 
+@pytest.mark.usefixtures("leavable")
 def test_a_crowd_good_and_bad_is_served(daemon: Daemon) -> None:
     visitors = invite(seed=11, count=16)
 
@@ -258,6 +271,7 @@ def test_a_crowd_good_and_bad_is_served(daemon: Daemon) -> None:
     daemon.wait_for_replica(slots_busy=0)
 
 
+@pytest.mark.usefixtures("leavable")
 def test_a_killed_server_is_started_again_and_no_queued_task_is_lost(
     server: Server, daemon: Daemon
 ) -> None:
@@ -286,5 +300,3 @@ def test_a_stop_in_mid_stream_leaves_no_process(daemon: Daemon) -> None:
         daemon.process.send_signal(signal.SIGTERM)
         assert daemon.stop() == 0
     assert list_session(session) == []
-
-

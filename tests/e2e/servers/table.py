@@ -20,6 +20,8 @@ from orchd.engines import embedded_llamacpp
 from tests.e2e.servers import packages, serve_llama_cpp_python
 from tests.e2e.servers.widen import widen
 
+BY_HAND = "ORCHD_SERVERS"
+"""Names the servers, by commas, that only a run by hand is to have."""
 CTX = 2048
 """Of each task, in tokens: so many take seconds, which a cancelled one must not."""
 ADDRESS = ("--host", "{host}", "--port", "{port}")
@@ -50,6 +52,8 @@ class Server:
     refusal: str | None
     """Of a prompt beyond the context, some of its words; None where it ends its stream in
     silence."""
+    fault_when_left: str | None = None
+    """What it does wrong once a client has left in mid-stream."""
 
     def __str__(self) -> str:
         return self.name
@@ -99,7 +103,13 @@ def _gather_libraries(package: Path, folder: Path) -> None:
             plain.symlink_to(library.name)
 
 
+def _only_by_hand(name: str) -> None:
+    if name not in os.environ.get(BY_HAND, "").split(","):
+        pytest.skip(f"{name} is not named in {BY_HAND}")
+
+
 def _dasllama(model: Path, slots: int) -> Start:
+    _only_by_hand("dasllama")
     folder = packages.install("dasllama", "dasllama==0.6.6")
     kept = packages.kept_folder() / f"{model.stem}-as-q5_1"
     wide = kept / "demo.gguf"
@@ -111,6 +121,7 @@ def _dasllama(model: Path, slots: int) -> Start:
 
 
 def _vllm(model: Path, slots: int) -> Start:
+    _only_by_hand("vllm")
     program, folder = shutil.which("vllm"), os.environ.get("ORCHD_HF_MODEL")
     if program is None or folder is None:
         pytest.skip("no vllm on PATH, or no model for it in ORCHD_HF_MODEL")
@@ -149,6 +160,7 @@ SERVERS = (
         counts=True,
         version=None,
         refusal="shorten the conversation or raise --ctx",
+        fault_when_left="goes on with the answer in the stream of whoever comes next",
     ),
     Server(
         "vllm",

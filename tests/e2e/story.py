@@ -24,7 +24,7 @@ class Story:
         return self.names.count("token")
 
 
-def tell_story(events: Sequence[tuple[str, Any]]) -> Story:
+def tell_story(events: Sequence[tuple[str, Any]], engine: str = "llamacpp") -> Story:
     """Check that it is ``started? token* (end|error)``, and hold on to what matters."""
     names = [name for name, _ in events]
     assert names and names[-1] in ("end", "error"), names
@@ -35,7 +35,7 @@ def tell_story(events: Sequence[tuple[str, Any]]) -> Story:
     assert [token["i"] for token in tokens] == list(range(len(tokens)))
     last = dict(events[-1][1])
     if names[-1] == "error":
-        assert set(last) == {"code", "message", "engine"} and last["engine"] == "llamacpp", last
+        assert set(last) == {"code", "message", "engine"} and last["engine"] == engine, last
     return Story(names, last, "".join(token["t"] for token in tokens))
 
 

@@ -14,10 +14,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, assert_never
+from typing import TYPE_CHECKING, Any, TextIO, assert_never
 
-from orchd.ask import ask, read_prompt
-from orchd.client import Answerer, Daemon, recognise
 from orchd.command_line import build_parser
 from orchd.config.listen import AnyListen, Listen, warn_of_exposure
 from orchd.config.load import find_config, load_config
@@ -35,6 +33,9 @@ from orchd.errors import (
 )
 from orchd.logs import start as logs
 from orchd.logs.line import escape
+
+if TYPE_CHECKING:
+    from orchd.client import Answerer, Daemon
 
 OK, FAILED, MISCONFIGURED, INTERRUPTED = 0, 1, 2, 130
 
@@ -80,6 +81,8 @@ def _load(explicit: str | None) -> _Place:
 
 def _find_daemon(explicit: str | None) -> tuple[AnyListen, Callable[[], Daemon]]:
     """Where a daemon listens, and how to speak to it; the token is looked for at each call."""
+    from orchd.client import Daemon
+
     try:
         place = _load(explicit)
         server, auth, file = place.config.server, place.config.auth, place.file
@@ -90,7 +93,7 @@ def _find_daemon(explicit: str | None) -> tuple[AnyListen, Callable[[], Daemon]]
 
 
 def _serve(options: argparse.Namespace) -> int:
-    # The daemon's rooms are not loaded for a mere question.
+    # The daemon's rooms are not loaded for a mere question, nor the client's for a daemon.
     from orchd import daemon
 
     place = _load(options.config)
@@ -100,6 +103,8 @@ def _serve(options: argparse.Namespace) -> int:
         with logs.logging_to_stderr(level, options.log_format, os.environ):
             daemon.serve(config, ensure_token(config.auth, os.environ, place.file))
     except AddressTakenError as error:
+        from orchd.client import recognise
+
         listen = config.server.listen
         raise HostError(f"{error}; {_tell_who_listens(listen, recognise(listen))}") from error
     return OK
@@ -131,6 +136,8 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _ask(options: argparse.Namespace) -> int:
+    from orchd.ask import ask, read_prompt
+
     with _answering() as out:
         _, connect = _find_daemon(options.config)
         daemon = connect()
@@ -181,6 +188,8 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
 
 def _warn_of_obstacle(listen: AnyListen) -> str | None:
     """Why serve could not listen there, where that can be told beforehand."""
+    from orchd.client import Answerer, recognise
+
     match who := recognise(listen):
         case Answerer.NOBODY:
             return None
@@ -199,6 +208,8 @@ def _warn_of_obstacle(listen: AnyListen) -> str | None:
 
 def _tell_who_listens(listen: AnyListen, who: Answerer) -> str:
     """Who has the address, as far as can be told, and what to do about it."""
+    from orchd.client import Answerer
+
     if who is Answerer.ORCHD:
         return "it is an orchd (orchd status shows it); a second one needs a listen of its own"
     mend = "end it, or write another listen in [server]"

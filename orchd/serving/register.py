@@ -50,8 +50,14 @@ class Register:
             self._timer.cancel()
 
     def _forget_expired(self) -> None:
-        for task_id in self._retention.expire(self._loop.time()):
+        expired = self._retention.expire(self._loop.time())
+        for task_id in expired:
             del self._entries[task_id]
-        self.close()
-        at_s = self._retention.next_expiry_s
-        self._timer = None if at_s is None else self._loop.call_at(at_s, self._forget_expired)
+        if expired or self._timer is None:
+            self.close()
+            at_s = self._retention.next_expiry_s
+            self._timer = None if at_s is None else self._loop.call_at(at_s, self._forget)
+
+    def _forget(self) -> None:
+        self._timer = None
+        self._forget_expired()

@@ -19,6 +19,8 @@ import uvloop
 from loopback import HOST
 
 from benchmark.fake_engine import describe_pool
+from benchmark.floor_app import answer_one
+from benchmark.floors import run_answerer
 from benchmark.ground import TOKEN, BenchError, Found, Ground, Stand, run_daemon
 from benchmark.kernel import read_cpu_ns
 from benchmark.streams import TIMEOUT_S, is_whole, post
@@ -69,17 +71,24 @@ def measure_admission(ground: Ground) -> Found:
     admit_us, bare_us, busy_pct = [], [], []
     with run_daemon(ground, describe_pool(ground, slots=1)) as stand:
         request = _make_request(stand, _BODY)
-        _post(stand, _make_request(stand, {"prompt": "[every 1000000]", "max_tokens": 3600}), 1)
-        answer = _post(stand, request, 50)
+        _post(
+            stand.port, _make_request(stand, {"prompt": "[every 1000000]", "max_tokens": 3600}), 1
+        )
+        answer = _post(stand.port, request, 50)
         for _ in range(ground.scale.post_rounds):
             before_ns, begun_s = read_cpu_ns(stand.pid), time.monotonic()
-            _post(stand, request, ground.scale.posts)
+            _post(stand.port, request, ground.scale.posts)
             cpu_us = (read_cpu_ns(stand.pid) - before_ns) / 1e3
             busy_pct.append(cpu_us / 1e4 / (time.monotonic() - begun_s))
             admit_us.append(cpu_us / (ground.scale.posts // CONNECTIONS * CONNECTIONS))
             bare_us.append(time_bare_us(request, answer, ground.scale.posts))
+    with run_answerer(ground, answer) as floor:
+        before_ns = read_cpu_ns(floor.pid)
+        _post(floor.port, request, ground.scale.posts)
+        floor_us = (read_cpu_ns(floor.pid) - before_ns) / 1e3 / ground.scale.posts
     ratios = [bare / admit for bare, admit in zip(bare_us, admit_us, strict=True)]
     raw = {"daemon_cpu_us_per_post": median(admit_us), "h11_cpu_us_per_post": median(bare_us)}
+    raw |= {"h11_with_sockets_cpu_us_per_post": floor_us}
     raw |= {"daemon_cpu_share_pct": median(busy_pct)}
     return Found({"admit_vs_h11": median(ratios)}, raw)
 
@@ -88,10 +97,10 @@ def _make_request(stand: Stand, task: dict[str, str | int] | dict[str, object]) 
     return post(stand.port, "/v1/tasks", TOKEN.value, orjson.dumps(task))
 
 
-def _post(stand: Stand, request: bytes, count: int) -> bytes:
+def _post(port: int, request: bytes, count: int) -> bytes:
     """Posts so many tasks, over a few connections where they are many; returns the last answer."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_post_all(stand.port, request, count))
+        return runner.run(_post_all(port, request, count))
 
 
 async def _post_all(port: int, request: bytes, count: int) -> bytes:
@@ -108,20 +117,10 @@ async def _post_all(port: int, request: bytes, count: int) -> bytes:
 
 def time_bare_us(request: bytes, answer: bytes, count: int) -> float:
     """CPU time that h11 takes for one request like this and one answer like that, no sockets."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    lines = head.split(b"\r\n")[1:]
-    headers = [(name, value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
-    status, written = int(answer[9:12]), b""
-    connection = h11.Connection(h11.SERVER)
+    connection, written = h11.Connection(h11.SERVER), None
     before_ns = time.thread_time_ns()
     for _ in range(count):
-        connection.receive_data(request)
-        while not isinstance(connection.next_event(), h11.EndOfMessage):
-            pass
-        response = h11.Response(status_code=status, headers=headers, reason=b"Accepted")
-        events = (response, h11.Data(data=body), h11.EndOfMessage())
-        written = b"".join(connection.send(event) or b"" for event in events)
-        connection.start_next_cycle()
+        written = answer_one(connection, request, answer)
     cpu_ns = time.thread_time_ns() - before_ns
-    assert len(written) == len(answer), "h11 wrote another answer than the daemon's"
+    assert written is not None and len(written) == len(answer), "h11 wrote another answer"
     return cpu_ns / 1e3 / count

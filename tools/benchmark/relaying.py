@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
 
+from loopback import EngineDoor
+
 from benchmark.fake_engine import describe_pool, run_engine
 from benchmark.figures import find_percentile
+from benchmark.floors import run_pipe
 from benchmark.ground import STREAMS, BenchError, Found, Ground, run_daemon
 from benchmark.kernel import read_cpu_ns
 from benchmark.naive import run_naive
@@ -51,15 +54,17 @@ def measure_cost(party: _Party, asked: Asked) -> Cost:
 
 @contextlib.contextmanager
 def _run_parties(ground: Ground) -> Iterator[dict[str, _Party]]:
-    """The daemon, the naive relay and the engine itself."""
+    """The daemon, the naive relay, a bare pipe and the engine itself."""
     with (
         run_daemon(ground, describe_pool(ground)) as stand,
         run_engine(ground) as engine,
         run_naive(ground, engine.door) as naive,
+        run_pipe(ground, engine.door) as pipe,
     ):
         parties = {
             "daemon": _Party(DaemonSide(stand.port), stand.pid),
             "naive": _Party(EngineSide(naive.door), naive.pid),
+            "pipe": _Party(EngineSide(EngineDoor(pipe.port, engine.door.key)), pipe.pid),
             "engine": _Party(EngineSide(engine.door), engine.pid),
         }
         for party in parties.values():
@@ -69,8 +74,9 @@ def _run_parties(ground: Ground) -> Iterator[dict[str, _Party]]:
 
 def _measure_rounds(ground: Ground, asked: Asked, rounds: int) -> dict[str, list[Cost]]:
     with _run_parties(ground) as parties:
-        # The engine by itself is a check on the measurement, not a side of it: once is enough.
-        costs = {"engine": [measure_cost(parties.pop("engine"), asked)]}
+        # Checks on the measurement, not sides of it: once is enough.
+        checks = ("pipe", "engine")
+        costs = {name: [measure_cost(parties.pop(name), asked)] for name in checks}
         for _ in range(rounds):
             for name, party in parties.items():
                 costs.setdefault(name, []).append(measure_cost(party, asked))
@@ -93,7 +99,7 @@ def measure_relay(ground: Ground) -> Found:
             f" {cpu_us['daemon']:.1f}: it is not {ENGINE_LEAD} times faster, so this would measure"
             " the engine"
         )
-    raw = {f"{name}_cpu_us_per_token": cpu_us[name] for name in ("naive", "engine")}
+    raw = {f"{name}_cpu_us_per_token": cpu_us[name] for name in ("naive", "pipe", "engine")}
     raw |= {f"{name}_tokens_per_s": 1e6 / span_us[name] for name in span_us}
     figures = {
         "relay_cpu_us_per_token": cpu_us["daemon"],
@@ -108,7 +114,7 @@ def measure_paced(ground: Ground) -> Found:
     asked = Asked(f"[every {every_us}] [stamped]", ground.scale.paced_tokens)
     costs = _measure_rounds(ground, asked, ground.scale.paced_rounds)
     cpu_us = {name: _median_of(costs[name], lambda cost: cost.cpu_us) for name in costs}
-    raw = {f"{name}_cpu_us_per_token": cpu_us[name] for name in ("naive", "engine")}
+    raw = {f"{name}_cpu_us_per_token": cpu_us[name] for name in ("naive", "pipe", "engine")}
     p99_ms = {}
     for name, rounds in costs.items():
         gaps_ms = [_list_gaps_ms(cost.load) for cost in rounds]

@@ -10,7 +10,6 @@ import re
 
 from orchd.api import wire
 from orchd.errors import Code
-from orchd.http1.intake import announces_body
 from orchd.http1.messages import Head, Response
 from orchd.http1.router import Body
 
@@ -25,11 +24,11 @@ _USUAL = tuple(name.encode() for name in _JSON_TYPES)
 
 def find_fault(head: Head, body: Body) -> Response | None:
     """The refusal of a body that is missing or cannot be read, None where it may come."""
-    has_length = bool(head.values(b"content-length") or head.values(b"transfer-encoding"))
+    has_length = head.is_chunked or head.length_bytes is not None
     if body is Body.NEEDED and not has_length:
         message = "this needs a body with a Content-Length, or chunked"
         return wire.error_response(Code.LENGTH_REQUIRED, message)
-    is_announced = announces_body(head)
+    is_announced = head.has_body
     if is_announced and not _is_plain(head):
         return wire.error_response(
             Code.UNSUPPORTED_MEDIA_TYPE,
@@ -48,7 +47,7 @@ def find_fault(head: Head, body: Body) -> Response | None:
 
 def _is_plain(head: Head) -> bool:
     codings = head.values(b"content-encoding")
-    return all(
+    return not codings or all(
         name.strip().lower() in (b"", b"identity") for name in b",".join(codings).split(b",")
     )
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from orchd.api import content, tasks, wire
 from orchd.api.context import Context
@@ -32,6 +32,7 @@ from orchd.http1.router import Match, NotAllowed, Router
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
 R = TypeVar("R", bound=Reply)
 
 
@@ -89,18 +90,19 @@ class Door:
 
     def _contain(self, endpoint: Endpoint) -> Handler:
         def run(request: Request) -> Reply:
-            head = request.head
-            reply: Reply = self._guard(head, lambda: endpoint(self._context, request))
+            reply = self._guard(request.head, endpoint, self._context, request)
             if isinstance(reply, PendingResponse):
-                return replace(reply, answer=partial(self._guard, head, reply.answer))
-            return reply
+                return replace(reply, answer=partial(self._guard, request.head, reply.answer))
+            return self._note(endpoint, reply)
 
-        return lambda request: self._note(endpoint, run(request))
+        return run
 
-    def _guard(self, head: Head, make: Callable[[], R]) -> R | Response:
+    def _guard(
+        self, head: Head, make: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> R | Response:
         """What was made; never raises."""
         try:
-            return make()
+            return make(*args, **kwargs)
         except ClientError as error:
             return self.refuse(error)
         # Nothing is cancelled here but what an answer was to come from.

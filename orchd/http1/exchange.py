@@ -55,7 +55,7 @@ class Exchange:
         intake.check_head(head, event)
         self.is_last = intake.is_last(head)
         self._verdict = self._application.open(head)
-        has_body = intake.announces_body(head)
+        has_body = head.has_body
         match self._verdict:
             case Response() if has_body:
                 return self._verdict

@@ -125,9 +125,9 @@ def check_head(head: Head, event: h11.Request) -> None:
         raise malformed("Missing mandatory Host: header")
     if not all(map(_HOST.fullmatch, hosts)):
         raise malformed("Host is not a host and its port")
-    if head.values(b"transfer-encoding"):
+    if head.is_chunked:
         # Two hops that each believe the other one are request smuggling (RFC 9112, section 6.1).
-        if head.values(b"content-length"):
+        if head.length_bytes is not None:
             raise malformed("both Transfer-Encoding and Content-Length")
         if version < b"1.1":
             raise malformed("Transfer-Encoding in HTTP/1.0")
@@ -149,19 +149,8 @@ def _check_target(method: str, target: str) -> None:
 
 def check_length(head: Head, limits: Limits) -> None:
     """Raises ClientError where the head announces more body than is taken."""
-    if announced_bytes(head) > limits.body_bytes:
+    if (head.length_bytes or 0) > limits.body_bytes:
         raise too_large(limits)
-
-
-def announces_body(head: Head) -> bool:
-    """True if there is a body to come."""
-    return bool(head.values(b"transfer-encoding")) or announced_bytes(head) > 0
-
-
-def announced_bytes(head: Head) -> int:
-    """The ``Content-Length``, 0 where there is none."""
-    # h11 let digits through only, at most 20, and made equal lengths one.
-    return int(head.value(b"content-length") or b"0")
 
 
 def is_last(head: Head) -> bool:
@@ -176,7 +165,9 @@ def awaits_continue(head: Head) -> bool:
 
 def _has_option(head: Head, name: bytes, option: bytes) -> bool:
     values = head.values(name)
-    return any(option == part.strip().lower() for part in b",".join(values).split(b","))
+    return bool(values) and any(
+        option == part.strip().lower() for part in b",".join(values).split(b",")
+    )
 
 
 def _split_target(target: str) -> tuple[str, str]:

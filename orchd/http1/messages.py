@@ -28,6 +28,10 @@ class Head:
     peer: str = field(default="", compare=False)
     """Who asks, for the log: an address, or the account behind a unix socket."""
     version: bytes = b"1.1"
+    is_chunked: bool = field(init=False, compare=False)
+    """Its body comes in chunks: how much, and whether any, is not known before."""
+    length_bytes: int | None = field(init=False, compare=False)
+    """Of its body; None where the head does not say."""
     _values: Mapping[bytes, list[bytes]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -35,7 +39,16 @@ class Head:
         values: dict[bytes, list[bytes]] = {}
         for name, value in self.headers:
             values.setdefault(name, []).append(value)
+        # h11 let digits through only, at most 20, and made equal lengths one.
+        lengths = values.get(b"content-length")
         object.__setattr__(self, "_values", values)
+        object.__setattr__(self, "is_chunked", b"transfer-encoding" in values)
+        object.__setattr__(self, "length_bytes", int(lengths[0]) if lengths else None)
+
+    @property
+    def has_body(self) -> bool:
+        """True if there is a body to come; a chunked one may prove empty."""
+        return self.is_chunked or bool(self.length_bytes)
 
     def values(self, name: bytes) -> list[bytes]:
         """Every value of the field ``name`` (lower-case), in order of arrival."""

@@ -114,7 +114,8 @@ class Parser:
 
     def _read_head(self) -> Event:
         inbox = self._inbox
-        self._skip_empty_lines()
+        if inbox.startswith(b"\r\n"):
+            self._skip_empty_lines()
         if not inbox:
             return Signal.CLOSED if self._has_eof else Signal.NEED_DATA
         end = inbox.find(b"\r\n\r\n", max(0, self._scanned - 3))
@@ -139,11 +140,11 @@ class Parser:
 
     def expect_body(self, head: Head) -> None:
         """The head was let in: read what it announces, be it nothing."""
-        if head.values(b"transfer-encoding"):
+        if head.is_chunked:
             self._chunks = ChunkReader(self._limits)
             self._read = self._read_chunks
         else:
-            self._rest_bytes = intake.announced_bytes(head)
+            self._rest_bytes = head.length_bytes or 0
             self._read = self._read_length
 
     def _read_length(self) -> Event:

@@ -155,7 +155,7 @@ def test_there_is_no_tunnel() -> None:
     ],
 )
 def test_a_body_is_announced_by_its_length(headers: Headers, is_announced: bool) -> None:
-    assert intake.announces_body(head(*headers)) is is_announced
+    assert head(*headers).has_body is is_announced
 
 
 def test_the_announced_length_is_limited() -> None:

@@ -312,7 +312,9 @@ def test_a_half_that_ends_the_last_text_is_told_before_the_end(kind: Kind) -> No
         ({"error": {"message": "odd", "code": "400"}}, Refused("odd")),
         ({"error": {"message": "odd", "code": "502"}}, "gave up: odd"),
         ({"error": {"message": "odd", "code": "4000"}}, "gave up: odd"),
+        ({"error": {"message": "odd", "code": "9" * 5000}}, "gave up: odd"),
         ({"error": {"message": "odd", "code": True}}, "gave up: odd"),
+        ({"error": {"message": "odd", "code": True, "type": "validation"}}, Refused("odd")),
         ({"error": {"message": "odd", "code": 200}}, "gave up: odd"),
         ({"error": {"message": "odd", "code": 4.2}}, "gave up: odd"),
         ({"error": {"message": "odd"}, "status_code": 422}, Refused("odd")),
@@ -371,6 +373,12 @@ def test_an_error_in_mid_stream(kind: Kind, said: dict[str, Any], expected: Refu
                 assert events == [Text("Hi"), expected]
             else:
                 assert (events, fault) == ([Text("Hi")], expected)
+
+
+def test_a_word_beside_a_choice_is_no_error() -> None:
+    for more in ({"message": "m"}, {"detail": "d"}, {"object": "error"}):
+        assert read(CHAT, event(chat({"content": "Hi"}) | more)) == ([Text("Hi")], None)
+    assert read(CHAT, event({"choices": None})) == ([], None)
 
 
 def test_an_error_that_is_empty_is_none() -> None:

@@ -113,6 +113,16 @@ def test_a_body_that_ends_before_the_reason_has_no_end(name: str) -> None:
 
 
 @BOTH
+def test_a_body_without_any_event_is_a_refusal(kind: Kind) -> None:
+    """llama-cpp-python's to a prompt beyond its context, with its words on stderr alone."""
+    for chunks in ([], [b""], [b": ping\r\n\r\n"], [b"\n\n"]):
+        (refused,), fault = read(kind, *chunks)
+        assert isinstance(refused, Refused) and fault is None and not refused.is_busy
+    role = event(chat({"role": "assistant"})) if kind is CHAT else event(text(""))
+    assert read(kind, role) == ([], None)
+
+
+@BOTH
 def test_an_answer_without_a_reason_was_cut(kind: Kind) -> None:
     """llama-cpp-python ends one so when the next request interrupts it."""
     said = event(chat({"content": "Hi"})) if kind is CHAT else event(text("Hi"))

@@ -24,7 +24,7 @@ from orchd.config.validate import validate
 from orchd.errors import Fault
 
 UUID = "GPU-8f3c1b2a-0000-1111-2222-abcdefabcdef"
-ENGINES = 'must be "llamacpp" or "openai"'
+ENGINES = 'must be "llamacpp" or "vllm" or "openai"'
 POOL = '[[pools]]\nid = "chat"\nengine = "llamacpp"\nmodel = "/m.gguf"\n'
 
 

@@ -115,9 +115,9 @@ class OpenAi:
         return EngineRequest("GET", "/v1/models")
 
     def read_identity(self, pool: PoolConfig, body: bytes) -> Identity:
-        """The pool's model, if it is listed. If what is listed is one model under another name, it
-        is that too where the command was given ours: servers call it as they like, and many look at
-        no name (llama.cpp). Where it was not, a reload would seem to change it and would not.
+        """The pool's model, if it is listed. If what is listed is one model under another name, or
+        none, it is that too where the command was given ours: servers call it as they like, and
+        many look at no name (llama.cpp). Where it was not, a reload would seem to change the model.
 
         Our name is sent with each task, so the first token shows that the server takes it."""
         match parse_json(body):
@@ -128,7 +128,8 @@ class OpenAi:
         # vLLM has a served name as the id and the model itself as its root.
         names = [name for key in ("id", "root") for model in listed if (name := model.get(key))]
         is_given = holds(pool.command, "model")
-        if pool.model in names or (is_given and len(listed) == 1):
+        # None at all is listed by servers that list what a cache holds (transformers serve).
+        if pool.model in names or (is_given and len(listed) < 2):
             return Identity(pool.model, None)
         told = ", ".join(str(model.get("id"))[:_NAME_CHARS] for model in listed[:_NAMES])
         raise EngineError(

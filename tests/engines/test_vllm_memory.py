@@ -32,6 +32,12 @@ def test_on_a_gpu_there_is_a_context_and_graphs_unless_it_is_eager() -> None:
     assert [what for what, _ in read_demand(POOL, "cpu").fixed] == ["processes"]
 
 
+def test_it_keeps_blocks_of_sixteen_computes_in_halves_and_writes_no_masks() -> None:
+    demand = read_demand(POOL, "gpu")
+    assert (demand.cell_tokens, demand.element_bytes, demand.has_masks) == (16, 2, False)
+    assert read_demand(replace(POOL, slots=4096), "gpu").batch_tokens == 4096
+
+
 def test_it_takes_all_that_it_is_given_and_without_a_model_most_of_a_card() -> None:
     assert read_demand(POOL, "gpu").takes_all
     assert read_demand(POOL, "gpu").total_fraction == 0.9

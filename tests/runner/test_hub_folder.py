@@ -118,7 +118,8 @@ def test_a_name_whose_download_is_not_whole_is_not_here_yet(tmp_path: Path) -> N
     (tmp_path / "part").rename(snapshot / "model-00002-of-00002.safetensors")
     assert reader.read() is not None
     reference = tmp_path / "hub/models--org--small/refs/main"
-    reference.write_text("../../../etc")
+    write_folder(tmp_path / "elsewhere")
+    reference.write_text("../../../elsewhere")
     assert HubReader("org/small", {"HF_HOME": str(tmp_path)}).read() is None
 
 

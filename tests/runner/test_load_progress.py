@@ -109,3 +109,10 @@ def test_how_much_it_computes_is_looked_at_over_a_second() -> None:
     for tenth in range(100):
         progress.see(Signs("503", 0, 0, 0, tenth * 0.1), tenth / 10)
     assert not progress.has_stalled(9.9, 2)
+
+
+def test_a_moment_of_computing_now_and_then_is_no_progress() -> None:
+    progress = LoadProgress(0)
+    for tenth in range(300):
+        progress.see(Signs("503", 0, 0, 0, tenth // 50 * 0.05), tenth / 10)
+    assert progress.has_stalled(29.9, 10)

@@ -107,13 +107,9 @@ def _gather_libraries(package: Path, folder: Path) -> None:
             plain.symlink_to(library.name)
 
 
-def _only_by_hand(name: str) -> None:
-    if name not in os.environ.get(BY_HAND, "").split(","):
-        pytest.skip(f"{name} is not named in {BY_HAND}")
-
-
 def _dasllama(model: Path, slots: int) -> Start:
-    _only_by_hand("dasllama")
+    if "dasllama" not in os.environ.get(BY_HAND, "").split(","):
+        pytest.skip(f"dasllama is not named in {BY_HAND}")
     folder = packages.install("dasllama", "dasllama==0.6.6")
     kept = packages.kept_folder() / f"{model.stem}-as-q5_1"
     wide = kept / "demo.gguf"
@@ -124,17 +120,16 @@ def _dasllama(model: Path, slots: int) -> Start:
     return Start(wide.name, (str(program), "--model", str(wide), *ADDRESS, *flags))
 
 
-def _find_vllm(name: str) -> tuple[str, str]:
-    """Its program, and the folder of a model for it."""
-    _only_by_hand(name)
-    program, folder = shutil.which("vllm"), os.environ.get("ORCHD_HF_MODEL")
+def _find_vllm() -> tuple[str, str]:
+    """Its program, and the folder of a model for it; it is too large to be fetched for a test."""
+    program, folder = os.environ.get("ORCHD_VLLM"), os.environ.get("ORCHD_VLLM_MODEL")
     if program is None or folder is None:
-        pytest.skip("no vllm on PATH, or no model for it in ORCHD_HF_MODEL")
+        pytest.skip("no vLLM: ORCHD_VLLM and ORCHD_VLLM_MODEL are not set")
     return program, folder
 
 
 def _any_vllm(model: Path, slots: int) -> Start:
-    program, folder = _find_vllm("vllm")
+    program, folder = _find_vllm()
     flags = ("--enforce-eager", "--max-model-len", str(CTX), "--max-num-seqs", str(slots))
     return Start(
         folder,
@@ -144,7 +139,7 @@ def _any_vllm(model: Path, slots: int) -> Start:
 
 
 def _vllm_itself(model: Path, slots: int) -> Start:
-    program, folder = _find_vllm("engine-vllm")
+    program, folder = _find_vllm()
     more = {"binary": program, "args": ["--enforce-eager"]}
     return Start(folder, env={"HF_HUB_OFFLINE": "1"}, more=more)
 

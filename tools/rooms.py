@@ -62,8 +62,9 @@ ROOMS: dict[str, Room] = {
     ),
     "engines": Room(
         pure=(
-            *("adapter", "llamacpp", "llamacpp_memory", "event_stream", "registry"),
-            *("answers", "openai", "openai_stream", "openai_errors", "command"),
+            *("adapter", "memory_demand", "llamacpp", "llamacpp_memory", "command_flags"),
+            *("answers", "event_stream", "openai_stream", "openai_errors", "openai_bound"),
+            *("openai", "command", "vllm", "vllm_flags", "vllm_memory", "vllm_words", "registry"),
         ),
         shells=("client",),
         alone={"embedded_llamacpp": ("xllamacpp",)},
@@ -90,14 +91,14 @@ ROOMS: dict[str, Room] = {
             *("snapshot", "allowed", "placement", "ledger", "room"),
             *("reload", "reload_status", "model_history", "held_gate"),
             *("footprint", "reckoning", "model_facts", "gguf", "gguf_cursor", "tensor_types"),
-            *("remembered", "digest"),
+            *("remembered", "digest", "hub_model"),
         ),
         shells=(
             *("devices", "nvml", "host_memory", "resources", "returns", "turns"),
             *("ports", "process", "launch", "readiness", "replica", "retry", "supervisor"),
             *("attempt", "listener", "process_tree", "generation", "pool", "reloading", "rise"),
             *("executable", "slow_call", "reckoner", "model_file", "learned", "guard"),
-            *("guardian_process", "trust"),
+            *("guardian_process", "trust", "hub_folder"),
         ),
         alone={"tether": (), "guardian": (), "sweep": (), "engine_record": (), "remains": ()},
         imports=("engines", "reload_outcome", "errors", "config"),

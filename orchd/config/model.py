@@ -163,11 +163,15 @@ class PoolConfig:
         ),
         Doc("The pool's name, as clients and /health say it."),
     ]
-    engine: Annotated[Literal["llamacpp", "openai"], Doc("The engine that serves the model.")]
+    engine: Annotated[
+        Literal["llamacpp", "vllm", "openai"], Doc("The engine that serves the model.")
+    ]
     model: Annotated[
         FilePath,
         Doc(
-            "The model file; a relative path starts at this file's folder. Engine openai: its name."
+            "The model's file (llamacpp); its folder, or its name on the hub, org/model (vllm); its"
+            " name (openai). A relative path starts at this file's folder; where it may be a name,"
+            " write ./ first."
         ),
     ]
     sha256: Annotated[

@@ -6,11 +6,12 @@ Everything here is a value or a pure function of values; who runs and who talks 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from orchd.config.model import PoolConfig
+from orchd.engines.memory_demand import DeviceKind, MemoryDemand
 from orchd.errors import Fault
 
 FinishReason = Literal["stop", "length"]
@@ -173,61 +174,13 @@ class Launch:
     """True where more than one replica computes on this machine's CPU."""
     memory_share: float | None = None
     """Of a GPU's whole memory, the share that is reserved for it."""
+    reserved_bytes: int = 0
+    """What is reserved for it of its device's memory."""
+    cache_bytes: int | None = None
+    """The part of that which was reckoned for the cache of its slots; None where none was."""
 
 
-# -- what an engine takes of its device's memory -----------------------------------------------
-
-DeviceKind = Literal["gpu", "cpu"]
-
-
-@dataclass(frozen=True, slots=True)
-class Companion:
-    """A further model file that the engine loads onto the device beside the pool's model."""
-
-    what: str
-    """For the user: ``draft model``."""
-    path: str
-    has_cache: bool
-    """True where it generates, and so keeps a cache for every slot."""
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryDemand:
-    """What an engine does with the memory of one device, as far as its configuration decides it.
-
-    The model itself, its layers and its weights, is not in here: who reckons puts both together.
-    """
-
-    ctx_tokens: int
-    """For each slot."""
-    slots: int
-    batch_tokens: int
-    """How many tokens are computed at once; work space is reserved for them."""
-    key_type: str = "f16"
-    value_type: str = "f16"
-    """ggml's names of the types that the cache is kept in."""
-    layers_on_device: int | None = None
-    """None: all of them. Otherwise the last so many; the others stay in the host's memory."""
-    expert_layers_on_host: int = 0
-    """Of the first so many layers, the experts stay in the host's memory."""
-    is_input_on_device: bool = True
-    """False where the table of tokens stays in the host's memory."""
-    is_cache_on_device: bool = True
-    unpacks_cache: bool = False
-    """True where a cache of a smaller type is unpacked to f16, a layer at a time, to be read."""
-    is_attention_fused: bool = True
-    """False where the scores of all heads are written out (no flash attention)."""
-    keeps_windows_only: bool = True
-    """True where layers with a sliding window keep no more than the window."""
-    fixed: tuple[tuple[str, int], ...] = ()
-    """What it takes whatever the model, each with its bytes."""
-    companions: tuple[Companion, ...] = ()
-    notes: tuple[str, ...] = ()
-    """What of its configuration is not in the reckoning, for the user."""
-    total_fraction: float | None = None
-    """Where it takes that share of the card's whole memory, whatever the model."""
-    takes_all: bool = False
-    """True where it fills whatever it is given, so that measuring it teaches nothing."""
+# -- the engine itself -------------------------------------------------------------------------
 
 
 class Adapter(Protocol):
@@ -274,8 +227,20 @@ class Adapter(Protocol):
     def first_generations(self) -> tuple[Generation, ...]:
         """What its first token is asked with; the next one where it has no such endpoint."""
 
+    def read_phase(self, line: str) -> str | None:
+        """What a line of its output tells of how far its load has come, in a few words for the
+        user; None for a line that tells nothing of it."""
+
+    def find_cause(self, lines: Sequence[str]) -> str:
+        """Of its last lines of output, the one that says why it is gone, where it is known how it
+        says that; else empty."""
+
     def slots_request(self) -> EngineRequest | None:
         """The question how many slots are at work; None for an engine that cannot tell."""
+
+    def doubts_busy_after_s(self) -> float | None:
+        """How long more busy slots than there should be are believed, where the figure may be an
+        old one; None where it is always today's."""
 
     def read_busy_slots(self, status: int, body: bytes) -> int:
         """How many are; 0 where it will not say. Raises EngineError on what is no answer."""

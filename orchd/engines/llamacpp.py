@@ -6,7 +6,7 @@ measurements on build 11434 where the README is silent or wrong (noted where the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -15,14 +15,12 @@ from orchd.config.model import PoolConfig
 from orchd.engines.adapter import (
     FIRST_COMPLETION,
     Binary,
-    DeviceKind,
     Done,
     EngineRequest,
     Executable,
     Generation,
     Identity,
     Launch,
-    MemoryDemand,
     PromptProgress,
     PythonModule,
     Refused,
@@ -45,6 +43,7 @@ from orchd.engines.answers import (
 from orchd.engines.command import refuse_command
 from orchd.engines.event_stream import EventStreamReader
 from orchd.engines.llamacpp_memory import BATCH_TOKENS, CACHE_RAM_MIB, read_demand
+from orchd.engines.memory_demand import DeviceKind, MemoryDemand
 from orchd.engines.openai_stream import ChatParser, Dialect
 from orchd.errors import EngineError, Fault
 
@@ -150,8 +149,17 @@ class LlamaCpp:
     def first_generations(self) -> tuple[Generation, ...]:
         return (FIRST_COMPLETION,)
 
+    def read_phase(self, line: str) -> str | None:
+        return None
+
+    def find_cause(self, lines: Sequence[str]) -> str:
+        return ""
+
     def slots_request(self) -> EngineRequest | None:
         return EngineRequest("GET", "/slots")
+
+    def doubts_busy_after_s(self) -> float | None:
+        return None
 
     def read_busy_slots(self, status: int, body: bytes) -> int:
         if status in (404, 501):  # args = ["--no-slots"]

@@ -6,10 +6,9 @@ host; measurements on build 11549 where noted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import Companion, DeviceKind, MemoryDemand
+from orchd.engines.command_flags import Flags
+from orchd.engines.memory_demand import Companion, DeviceKind, MemoryDemand
 
 BATCH_TOKENS: dict[DeviceKind, int] = {"cpu": 256, "gpu": 512}
 """A cancelled prompt frees its slot only after the current batch (measured)."""
@@ -70,30 +69,8 @@ def _host_parts(flags: _Flags) -> tuple[tuple[str, int], ...]:
     return ("process", _PROCESS_BYTES), ("prompt cache", cache_mib * _MIB)
 
 
-class _Flags:
-    """A command line's flags; of one that comes twice the last counts, as in llama.cpp."""
-
-    def __init__(self, args: Sequence[str]) -> None:
-        self._values: dict[str, list[str]] = {}
-        for n, argument in enumerate(args):
-            if argument.startswith("-"):
-                name, is_joined, value = argument.partition("=")
-                following = args[n + 1] if n + 1 < len(args) else ""
-                # llama.cpp reads underscores in a flag as dashes.
-                values = self._values.setdefault(name.replace("_", "-"), [])
-                values.append(value if is_joined else following)
-
-    def has(self, names: Sequence[str]) -> bool:
-        return any(name in self._values for name in names)
-
-    def text(self, names: Sequence[str], default: str) -> str:
-        given = [value for name in names for value in self._values.get(name, [])[-1:]]
-        return given[-1].lower() if given else default
-
-    def number(self, names: Sequence[str], default: int) -> int:
-        """What is no number counts as unsaid: the engine will refuse it in its own words."""
-        text = self.text(names, "")
-        return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else default
+class _Flags(Flags):
+    """llama.cpp's own."""
 
     def layers(self) -> int | None:
         """None for all of them, also where the engine is to find out by itself."""
@@ -106,6 +83,6 @@ class _Flags:
             Companion(what, path, has_cache=names is _DRAFT)
             for what, names in kinds
             for name in names
-            for path in self._values.get(name, [])
+            for path in self.every(name)
             if path
         ]

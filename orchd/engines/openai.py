@@ -9,7 +9,7 @@ mistral.rs were read to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import orjson
 
@@ -20,13 +20,11 @@ from orchd.engines.adapter import (
     FIRST_COMPLETION,
     Binary,
     ChatTurn,
-    DeviceKind,
     EngineRequest,
     Executable,
     Generation,
     Identity,
     Launch,
-    MemoryDemand,
     Refused,
     StreamParser,
 )
@@ -38,6 +36,8 @@ from orchd.engines.command import (
     find_command_faults,
     holds,
 )
+from orchd.engines.memory_demand import DeviceKind, MemoryDemand
+from orchd.engines.openai_bound import bound_tokens
 from orchd.engines.openai_stream import ChatParser, CompletionParser
 from orchd.errors import EngineError, Fault
 
@@ -47,10 +47,6 @@ _FIRST_CHAT = Generation(
 _VERSION_PATHS = ("/version", "/props", "/info", "/get_server_info", "/api/version")
 """vLLM's; llama.cpp's; TGI's; SGLang's; Ollama's."""
 _VERSION_CHARS = 100
-_EXTRA_TOKENS = 8
-"""Beside those of a prompt's text, each of which has a byte at least: a start, an end."""
-_SHORT_PARTS = 4
-"""A prompt is short where it surely leaves all but one of so many parts of the context."""
 _NAMES = 5
 """Of the models that a server lists, so many are told."""
 _NAME_CHARS = 100
@@ -119,9 +115,9 @@ class OpenAi:
         return EngineRequest("GET", "/v1/models")
 
     def read_identity(self, pool: PoolConfig, body: bytes) -> Identity:
-        """The pool's model, if it is listed. If what is listed is one model under another name, it
-        is that too where the command was given ours: servers call it as they like, and many look at
-        no name (llama.cpp). Where it was not, a reload would seem to change it and would not.
+        """The pool's model, if it is listed. If what is listed is one model under another name, or
+        none, it is that too where the command was given ours: servers call it as they like, and
+        many look at no name (llama.cpp). Where it was not, a reload would seem to change the model.
 
         Our name is sent with each task, so the first token shows that the server takes it."""
         match parse_json(body):
@@ -132,7 +128,8 @@ class OpenAi:
         # vLLM has a served name as the id and the model itself as its root.
         names = [name for key in ("id", "root") for model in listed if (name := model.get(key))]
         is_given = holds(pool.command, "model")
-        if pool.model in names or (is_given and len(listed) == 1):
+        # None at all is listed by servers that list what a cache holds (transformers serve).
+        if pool.model in names or (is_given and len(listed) < 2):
             return Identity(pool.model, None)
         told = ", ".join(str(model.get("id"))[:_NAME_CHARS] for model in listed[:_NAMES])
         raise EngineError(
@@ -153,7 +150,16 @@ class OpenAi:
     def first_generations(self) -> tuple[Generation, ...]:
         return FIRST_COMPLETION, _FIRST_CHAT
 
+    def read_phase(self, line: str) -> str | None:
+        return None
+
+    def find_cause(self, lines: Sequence[str]) -> str:
+        return ""
+
     def slots_request(self) -> EngineRequest | None:
+        return None
+
+    def doubts_busy_after_s(self) -> float | None:
         return None
 
     def read_busy_slots(self, status: int, body: bytes) -> int:
@@ -170,7 +176,7 @@ class OpenAi:
             body["stop"] = generation.stop
         if generation.messages is None:
             prompt = generation.prompt or ""
-            limit = generation.max_tokens or _bound_tokens(pool, prompt)
+            limit = generation.max_tokens or bound_tokens(pool, prompt)
             body |= {"prompt": prompt, "max_tokens": limit}
             return EngineRequest("POST", "/v1/completions", orjson.dumps(body))
         body["messages"] = generation.messages
@@ -184,17 +190,3 @@ class OpenAi:
 
     def new_parser(self, generation: Generation) -> StreamParser:
         return CompletionParser() if generation.messages is None else ChatParser()
-
-
-def _bound_tokens(pool: PoolConfig, prompt: str) -> int:
-    """What a completion may make that was given no bound.
-
-    There is no word for all that is left of the context: without a bound most servers make 16
-    tokens as OpenAI does, some for null too (vLLM 0.32, measured), and SGLang refuses null. A
-    number that the context cannot hold is refused by SGLang, TGI and older vLLM, and cut down by
-    vLLM 0.32 (measured), llama.cpp and llama-cpp-python. So a short prompt gets what is left for
-    certain, and for a longer one the whole context is asked for, not to cut its answer short.
-    """
-    prompt_tokens = len(prompt.encode()) + _EXTRA_TOKENS
-    is_short = prompt_tokens * _SHORT_PARTS <= pool.ctx
-    return pool.ctx - prompt_tokens if is_short else pool.ctx

@@ -1,7 +1,7 @@
 """Finds the error in what a server of OpenAI's API sent, in any of the shapes that there are.
 
 In the body of an HTTP error and in mid-stream alike. What a message repeats of the request is not
-taken where its place is known (FastAPI's ``input``): that is the prompt.
+taken (FastAPI's and pydantic's ``input``): that is the prompt.
 
 Sources: OpenAI's API reference; vLLM's and SGLang's ``ErrorResponse``, nested and flat; TGI's
 ``router/src`` (``ErrorResponse``, ``OpenaiErrorEvent``); llama-cpp-python's ``server/errors.py``;
@@ -10,6 +10,7 @@ FastAPI's validation errors.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,10 @@ _BEGINNINGS: Mapping[str, int] = {
 """TGI marks every error in mid-stream with 422, its own failures too: only its words tell."""
 
 
+_VALIDATION = re.compile(r"\d+ validation errors?\b")
+_INPUT = re.compile(r"""['"]?\binput(?:_value)?['"]?\s*[:=]""")
+
+
 def find_error(said: Mapping[str, Any]) -> ServerError | None:
     """The error that this is, None where it is none."""
     match said:
@@ -75,6 +80,9 @@ def read_refusal(status: int, body: bytes) -> Refused:
     """An answer other than 200. Raises EngineError where the engine is at fault, or not ours."""
     said = parse_json_or_none(body)
     error = find_error(said) if isinstance(said, dict) else None
+    if error is not None and _VALIDATION.match(error.message):
+        # llama-cpp-python's 500 for a parameter out of its range.
+        status = _TASK
     if error is None or error.message == UNTOLD:
         return judge_answer(status, f"HTTP {status}")
     return judge_answer(status, error.message)
@@ -90,6 +98,7 @@ def _read_error(error: object, around: Mapping[str, Any]) -> ServerError:
             pass
         case _:
             message = UNTOLD
+    message = _without_input(message)
     own = _status_of(error) if isinstance(error, dict) else None
     status = own or _status_of(around) or _status_of_message(message)
     return ServerError(status, message[:WORDS_CHARS])
@@ -112,6 +121,8 @@ def _status_of(said: Mapping[str, Any]) -> int | None:
 
 
 def _status_of_message(message: str) -> int | None:
+    if _VALIDATION.match(message):
+        return _TASK
     return next((s for start, s in _BEGINNINGS.items() if message.startswith(start)), None)
 
 
@@ -119,7 +130,7 @@ def _join(detail: object) -> str:
     """FastAPI's list of faults, or its words."""
     match detail:
         case str():
-            return detail[:WORDS_CHARS]
+            return _without_input(detail)[:WORDS_CHARS]
         case [*faults]:
             told = [_describe(fault) for fault in faults[:_DETAILS]]
             return "; ".join(filter(None, told))[:WORDS_CHARS] or UNTOLD
@@ -138,6 +149,12 @@ def _describe(fault: object) -> str:
             return problem
         case _:
             return ""
+
+
+def _without_input(message: str) -> str:
+    """As far as it does not repeat what it was sent, as pydantic's do."""
+    found = _INPUT.search(message)
+    return message if found is None else message[: found.start()] + "…"
 
 
 def _without_body(place: Sequence[object]) -> Sequence[object]:

@@ -7,5 +7,6 @@ from collections.abc import Mapping
 from orchd.engines.adapter import Adapter
 from orchd.engines.llamacpp import LlamaCpp
 from orchd.engines.openai import OpenAi
+from orchd.engines.vllm import Vllm
 
-ADAPTERS: Mapping[str, Adapter] = {"llamacpp": LlamaCpp(), "openai": OpenAi()}
+ADAPTERS: Mapping[str, Adapter] = {"llamacpp": LlamaCpp(), "vllm": Vllm(), "openai": OpenAi()}

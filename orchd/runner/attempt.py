@@ -24,7 +24,7 @@ from orchd.runner.load_progress import Signs
 from orchd.runner.output import EngineOutput
 from orchd.runner.ports import HOST
 from orchd.runner.process import EngineProcess, Watcher
-from orchd.runner.process_tree import read_resident_bytes
+from orchd.runner.process_tree import read_computed_s, read_resident_bytes
 from orchd.runner.readiness import Candidate, prove_ready
 from orchd.runner.resources import Lease, OnReturned, Resources
 from orchd.runner.slow_call import SlowCall
@@ -62,7 +62,8 @@ class Attempt:
         watcher = Watcher(self._hear, self._see_exit)
         self._process: EngineProcess
         self._process, self.version = launch_engine(adapter, pool, lease, watcher, guard)
-        self._host_bytes, self._measured_s = 0, -math.inf
+        self._host_bytes, self._computed_s, self._measured_s = 0, 0.0, -math.inf
+        self._phase, self._phase_at_bytes = "", 0
         self._is_abandoned = False
         self._on_returned: OnReturned | None = None
         resources.note_process(lease, self.pid)
@@ -74,6 +75,15 @@ class Attempt:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def describe_load(self) -> str:
+        """How far its load has come, as its output tells it; empty where that tells nothing."""
+        # Read when somebody asks: output may come faster than it can be read by the line.
+        if self._phase_at_bytes != self._output.size_bytes:
+            self._phase_at_bytes = self._output.size_bytes
+            phases = map(self._adapter.read_phase, reversed(self._output.searched_lines))
+            self._phase = next(filter(None, phases), None) or self._phase
+        return self._phase
 
     async def prove(self) -> None:
         """Return once it has proven that it serves. Raises EngineError where it will not."""
@@ -97,7 +107,7 @@ class Attempt:
         """Its death, as far as it is known here; ``verdict`` is why it was being ended."""
         output = self._output
         is_from_outside = exit_status is not None and exit_status.is_from_outside
-        words = output.last_line if is_from_outside else output.last_words
+        words = output.last_line if is_from_outside else self._find_last_words()
         return Incident(
             ended_at=time.time(),
             replica_id=self.endpoint.replica_id,
@@ -115,12 +125,17 @@ class Attempt:
         self._on_returned = on_returned
         self._resources.abandon(self.lease, self.pid)
 
+    def _find_last_words(self) -> str:
+        return self._adapter.find_cause(self._output.searched_lines) or self._output.last_words
+
     def _read_signs(self, health: str) -> Signs:
         now_s = self._loop.time()
         if now_s - self._measured_s >= _MEASURE_INTERVAL_S:
             self._host_bytes, self._measured_s = read_resident_bytes(self.pid), now_s
+            self._computed_s = read_computed_s(self.pid)
         device_bytes = self._resources.seen_bytes(self.lease)
-        return Signs(health, self._output.size_bytes, self._host_bytes, device_bytes)
+        size_bytes = self._output.size_bytes
+        return Signs(health, size_bytes, self._host_bytes, device_bytes, self._computed_s)
 
     async def _is_strange(self) -> bool:
         # Off the loop: the kernel lists every connection of the machine, at times thousands.

@@ -22,6 +22,8 @@ _INHERITED = (
     "CUDA_HOME",
     "CUDA_PATH",
     "XDG_CACHE_HOME",
+    "HF_HOME",
+    "HF_HUB_CACHE",
 )
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import Companion, MemoryDemand
+from orchd.engines.memory_demand import Companion, MemoryDemand
 from orchd.runner.gguf import Weights
 from orchd.runner.model_facts import ModelFacts
-from orchd.runner.reckoning import Item, reckon_items, weights_bytes
+from orchd.runner.reckoning import Item, cache_bytes, reckon_items, weights_bytes
 from orchd.runner.remembered import FootprintKey
 
 MIB = 1024 * 1024
@@ -28,6 +28,8 @@ program's memory."""
 
 _GROWTH_SHARE = 20
 """A twentieth (a guess: what a driver allocates at the first long prompt is in no measurement)."""
+
+_NOT_HERE = "for its model is not on this machine yet; write vram_mib to share the card with others"
 
 Source = Literal["configured", "measured", "reckoned"]
 
@@ -45,6 +47,8 @@ class Footprint:
     """The share of the card's whole memory that the engine claims, if it claims one."""
     weights_bytes: int = 0
     """Of the model's weights, those that lie on the device."""
+    cache_bytes: int | None = None
+    """Of the cache of all its slots; None where it was not reckoned."""
     key: FootprintKey | None = None
     """Under which a measurement of it is remembered; None where none is wanted."""
 
@@ -72,22 +76,26 @@ def reckon_footprint(
     files: Sequence[LoadedFile],
     learned_bytes: int | None = None,
 ) -> Footprint:
-    """What a replica of this pool needs; ``files`` is empty only where nobody has to ask them."""
+    """What a replica of this pool needs; ``files`` is empty where nobody has to ask them, or where
+    they are not here yet."""
     if pool.vram_mib is not None:
         return Footprint(pool.vram_mib * MIB, "vram_mib of the configuration", source="configured")
     if demand.total_fraction is not None:
-        share = f"{demand.total_fraction:.0%} of the whole card, whatever the model"
+        share = f"{demand.total_fraction:.0%} of the whole card, "
+        share += _NOT_HERE if demand.takes_all else "whatever the model"
         return Footprint(0, share, total_fraction=demand.total_fraction)
     own = sum(weights_bytes(f.facts, demand) for f in files if f.facts and not f.companion)
     items = [item for file in files for item in _file_items(file, demand)]
-    items += [Item(what, size_bytes) for what, size_bytes in demand.fixed]
+    fixed = demand.fixed if files else (*demand.unread, *demand.fixed)
+    items += [Item(what, size_bytes) for what, size_bytes in fixed]
     need_bytes = sum(item.size_bytes for item in items)
     if learned_bytes is not None and _is_plausible(learned_bytes, need_bytes, own):
         return _footprint_of(learned_bytes, own)
     parts = [f"{item.what} {format_gib(item.size_bytes)}" for item in items]
     notes = [note for file in files if file.facts is not None for note in file.facts.notes]
     words = "; ".join(filter(None, (", ".join(parts), *notes, *demand.notes)))
-    return Footprint(need_bytes, words, tuple(items), weights_bytes=own)
+    cache = sum(cache_bytes(f.facts, demand) for f in files if f.facts) if files else None
+    return Footprint(need_bytes, words, tuple(items), weights_bytes=own, cache_bytes=cache)
 
 
 def _footprint_of(learned_bytes: int, own: int) -> Footprint:

@@ -26,6 +26,8 @@ def launch_engine(
     launch = Launch(
         *(pool.model, lease.device, HOST, lease.port, lease.key, lease.is_cpu_shared),
         memory_share=holding.size_bytes / holding.total_bytes if holding.total_bytes else None,
+        reserved_bytes=holding.size_bytes,
+        cache_bytes=lease.footprint.cache_bytes,
     )
     found = find_executable(adapter.executables(pool))
     environment = build_environment(

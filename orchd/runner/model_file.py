@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchd.engines.adapter import Companion
+from orchd.engines.memory_demand import Companion
 from orchd.errors import HostError
 from orchd.runner.footprint import LoadedFile
 from orchd.runner.gguf import Head, read_head
@@ -54,7 +54,7 @@ class ModelReader:
 
     def read(self) -> ModelFiles:
         """Raises HostError where a file is not there, or is none that could be loaded."""
-        if self._last is None or not _is_unchanged(self._last.stamps):
+        if self._last is None or not is_unchanged(self._last.stamps):
             self._last = None
             stamps: dict[str, Stamp] = {}
             loaded = [_load(self._model, None, stamps)]
@@ -99,7 +99,8 @@ def open_file(model: str, path: str) -> int:
     raise HostError(f"model {path}: {_name_in(path) if stat.S_ISDIR(kind) else 'is no file'}")
 
 
-def _is_unchanged(stamps: dict[str, Stamp]) -> bool:
+def is_unchanged(stamps: dict[str, Stamp]) -> bool:
+    """Whether these files are still as they were."""
     try:
         return all(_stamp(Path(path).stat()) == stamp for path, stamp in stamps.items())
     except OSError:

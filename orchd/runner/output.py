@@ -8,6 +8,7 @@ holds the last lines, logged or not.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 
 TAIL_LINES = 50
 LINE_BYTES = 1000
@@ -16,8 +17,9 @@ BURST_LINES = 200
 LINES_PER_S = 20.0
 """How many more from then on."""
 
-_MOST_CUT_LINES = 4 * TAIL_LINES
-"""Enough to find the last ones among blank lines."""
+SEARCHED_LINES = 4 * TAIL_LINES
+"""How many are kept to find the cause of a death in: tracebacks of those who only heard of it come
+behind it. Also enough to find the last ones among blank lines."""
 _TROUBLE = ("error", "fail", "couldn't", "cannot")
 
 
@@ -25,7 +27,7 @@ class EngineOutput:
     """One engine process's output."""
 
     def __init__(self, now_s: float) -> None:
-        self._tail: deque[bytes] = deque(maxlen=TAIL_LINES)
+        self._tail: deque[bytes] = deque(maxlen=SEARCHED_LINES)
         self._rest = b""
         self._allowance = float(BURST_LINES)
         self._refilled_s = now_s
@@ -36,8 +38,12 @@ class EngineOutput:
     @property
     def tail(self) -> tuple[str, ...]:
         """The last lines, oldest first; one that has no end yet counts."""
-        lines = [text for line in (*self._tail, self._rest) if (text := _read_line(line))]
-        return tuple(lines[-TAIL_LINES:])
+        return self._read_last(TAIL_LINES)
+
+    @property
+    def searched_lines(self) -> tuple[str, ...]:
+        """The same, and those before them."""
+        return self._read_last(SEARCHED_LINES)
 
     @property
     def last_words(self) -> str:
@@ -55,6 +61,11 @@ class EngineOutput:
         """The very last; empty where it said nothing."""
         return "".join(self.tail[-1:])
 
+    def _read_last(self, count: int) -> tuple[str, ...]:
+        kept = list(islice(reversed(self._tail), count))[::-1]
+        lines = [text for line in (*kept, self._rest) if (text := _read_line(line))]
+        return tuple(lines[-count:])
+
     def feed(self, data: bytes, now_s: float) -> list[str]:
         """Take a piece of output; return the lines to log."""
         self.size_bytes += len(data)
@@ -70,7 +81,7 @@ class EngineOutput:
 
     def _keep(self, ended: bytes) -> None:
         """Cut off the last lines; whatever stands before them stays in one piece."""
-        before, *pieces = ended.rstrip().rsplit(b"\n", _MOST_CUT_LINES)
+        before, *pieces = ended.rstrip().rsplit(b"\n", SEARCHED_LINES)
         if b"\n" not in before:
             pieces.insert(0, before)
         self._tail.extend(piece[:LINE_BYTES] for piece in pieces if piece.strip())

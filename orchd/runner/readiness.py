@@ -80,7 +80,7 @@ async def _wait_until_healthy(candidate: Candidate) -> None:
             # Of a health that needs the key; waiting would not make it take ours.
             raise EngineError(f"does not take its key (HTTP {health}), or is another's server")
         progress.see(candidate.read_signs(health), loop.time())
-        if progress.idle_s(loop.time()) > stall_s:
+        if progress.has_stalled(loop.time(), stall_s):
             told = "" if health == SILENT else f", and answers HTTP {health}"
             raise EngineError(f"made no progress at loading for {stall_s:g} s{told}")
         # Engines tell nobody when they have loaded: asking again is the only way to know.

@@ -6,6 +6,7 @@ that does not answer costs a thread for each pool at most, and nobody who waits 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,10 +14,14 @@ from pathlib import Path
 
 from orchd.config.model import PoolConfig
 from orchd.config.model_form import ModelForm, form_of, is_path
-from orchd.engines.adapter import Adapter, DeviceKind
+from orchd.engines.adapter import Adapter
+from orchd.engines.memory_demand import DeviceKind, MemoryDemand
 from orchd.errors import HostError
+from orchd.runner.allowed import CPU
+from orchd.runner.environment import build_environment
 from orchd.runner.executable import identify_engine
 from orchd.runner.footprint import Footprint, reckon_footprint
+from orchd.runner.hub_folder import HubReader
 from orchd.runner.learned import Learned
 from orchd.runner.model_file import ModelFiles, ModelReader, measure_file
 from orchd.runner.placement import Needs
@@ -83,7 +88,8 @@ class Reckoner:
 
     async def read(self, pool: PoolConfig) -> Reading:
         """Look at the pool's files. Raises HostError where the model could not be loaded."""
-        what = (pool.engine, pool.model, pool.args, pool.binary, pool.vram_mib)
+        hub = tuple(pool.env.items()) if form_of(pool.engine) is ModelForm.HUB else ()
+        what = (pool.engine, pool.model, pool.args, pool.binary, pool.vram_mib, hub)
         if what not in self._calls:
             if len(self._calls) == READINGS_MAX:
                 del self._calls[next(iter(self._calls))]
@@ -98,6 +104,8 @@ class Reckoner:
         """What it needs of a device of that kind."""
         demand = self._adapters[pool.engine].memory_demand(pool, kind)
         files = reading.files
+        if files is not None and form_of(pool.engine) is ModelForm.HUB:
+            demand = replace(demand, total_fraction=None)
         if form_of(pool.engine) is ModelForm.NAME:
             # Its server loads what it likes of it, and onto whichever device.
             items = (("model file", reading.file_bytes),) if reading.file_bytes else ()
@@ -116,7 +124,9 @@ class Reckoner:
             device_kind=kind,
         )
         if demand.takes_all:
-            return reckon_footprint(pool, demand, files.loaded)
+            taken = reckon_footprint(pool, demand, files.loaded)
+            weights_bytes = sum(file.weights.total_bytes for file in files.loaded)
+            return replace(taken, weights_bytes=weights_bytes)
         footprint = reckon_footprint(pool, demand, files.loaded, self._learned.recall(key))
         return replace(footprint, key=key)
 
@@ -125,6 +135,8 @@ class Reckoner:
         adapter = self._adapters[pool.engine]
         # Which files there are is the same on every kind of device.
         demand = adapter.memory_demand(pool, "gpu")
+        if form_of(pool.engine) is ModelForm.HUB:
+            return _HubLook(pool, demand).read
         if demand.total_fraction is not None:
             return lambda: Reading(None)
         if form_of(pool.engine) is ModelForm.NAME:
@@ -134,6 +146,27 @@ class Reckoner:
         reader = ModelReader(pool.model, demand.companions)
         executables = adapter.executables(pool)
         return lambda: Reading(reader.read(), identify_engine(executables))
+
+
+class _HubLook:
+    """Looks for a pool's model where its engine would."""
+
+    def __init__(self, pool: PoolConfig, demand: MemoryDemand) -> None:
+        self._pool = pool
+        self._is_known = demand.is_hub_usual or is_path(pool.engine, pool.model)
+        environment = build_environment(os.environ, {}, pool.env, CPU)
+        self._reader = HubReader(pool.model, environment)
+
+    def read(self) -> Reading:
+        try:
+            files = self._reader.read() if self._is_known else None
+        except HostError:
+            # Where the user has written the need, a folder that orchd cannot read is no obstacle;
+            # one that is not there is.
+            if self._pool.vram_mib is None or not os.path.exists(self._pool.model):  # noqa: PTH110
+                raise
+            return Reading(None)
+        return Reading(files)
 
 
 def _look_if_there(pool: PoolConfig) -> Reading:

@@ -4,19 +4,17 @@ The formulas are llama.cpp's allocations, checked against the sizes that it prin
 11549 on the CPU; llama, qwen2, phi3, gemma2, gemma3 and deepseek2; 1000 to 131,072 tokens a slot):
 caches to the byte, work space within one per cent, without flash attention within three (of
 deepseek2: ten). Builds of before it limited its outputs reserve more: a row of the vocabulary for
-every token of a batch. An engine that claims a share of the whole card needs none of this.
+every token of a batch. Another engine says in its demand where its allocations differ.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orchd.engines.adapter import MemoryDemand
+from orchd.engines.memory_demand import MemoryDemand
 from orchd.runner.model_facts import LayerCache, ModelFacts
 from orchd.runner.tensor_types import BY_NAME, F16, TensorType
 
-_CELL_MULTIPLE = 256
-"""llama.cpp rounds each slot's context up to so many cells (llama-context, llama-kv-cache)."""
 _F32_BYTES = 4
 
 
@@ -67,7 +65,8 @@ def cache_bytes(facts: ModelFacts, demand: MemoryDemand) -> int:
     if not demand.is_cache_on_device:
         return 0
     on_device = facts.caches[_first_layer(facts, demand) :]
-    return sum(_layer_bytes(facts, demand, cache) for cache in on_device) * demand.slots
+    size_bytes = sum(_layer_bytes(facts, demand, cache) for cache in on_device) * demand.slots
+    return _round_up(size_bytes, demand.cache_step_bytes)
 
 
 def compute_bytes(facts: ModelFacts, demand: MemoryDemand) -> int:
@@ -79,12 +78,12 @@ def compute_bytes(facts: ModelFacts, demand: MemoryDemand) -> int:
     """
     if demand.layers_on_device == 0:
         return 0
-    batch, row_bytes = demand.batch_tokens, demand.batch_tokens * _F32_BYTES
-    outputs = demand.slots * facts.vocabulary * _F32_BYTES
+    batch, row_bytes = demand.batch_tokens, demand.batch_tokens * demand.element_bytes
+    outputs = demand.slots * facts.vocabulary * demand.output_bytes
     rows = 5 * row_bytes * facts.embedding
     # One mask for the layers that see everything and one for those that see a window.
     cells = {c.is_windowed: _cells(facts, demand, c) for c in facts.caches if c.key_size}
-    masks = batch * sum(cells.values())
+    masks = batch * sum(cells.values()) if demand.has_masks else 0
     fused = max(3 * row_bytes * facts.feed_forward, outputs) + rows + masks * F16.block_bytes
     if demand.is_attention_fused:
         return fused + _unpacked_bytes(facts, demand)
@@ -121,15 +120,16 @@ def _layer_bytes(facts: ModelFacts, demand: MemoryDemand, cache: LayerCache) -> 
 
 def _cells(facts: ModelFacts, demand: MemoryDemand, cache: LayerCache) -> int:
     """How many tokens of one slot a layer keeps."""
-    cells = _round_up(demand.ctx_tokens)
+    cells = _round_up(demand.ctx_tokens, demand.cell_tokens)
     if cache.is_windowed and demand.keeps_windows_only:
         # The window, and room for a batch that is written before the old is let go.
-        return min(cells, _round_up(facts.window_tokens + demand.batch_tokens))
+        near_tokens = facts.window_tokens + demand.batch_tokens
+        return min(cells, _round_up(near_tokens, demand.cell_tokens))
     return cells
 
 
-def _round_up(tokens: int) -> int:
-    return -(-tokens // _CELL_MULTIPLE) * _CELL_MULTIPLE
+def _round_up(number: int, step: int) -> int:
+    return -(-number // step) * step
 
 
 def _first_layer(facts: ModelFacts, demand: MemoryDemand) -> int:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 import orjson
 
-from orchd.engines.adapter import DeviceKind
+from orchd.engines.memory_demand import DeviceKind
 
 VERSION = 1
 ENTRIES_MAX = 256

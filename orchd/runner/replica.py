@@ -136,8 +136,8 @@ class Replica:
     def status(self) -> ReplicaStatus:
         """How it stands now."""
         history, so_far_s = self.history, self._loop.time() - self._since_s
-        left_s = max(history.delay_s - so_far_s, 0.0)
-        doing = self._resources.describe_progress(self._pool)
+        attempt, doing = self._attempt, self._resources.describe_progress(self._pool)
+        doing = doing if attempt is None else attempt.describe_load()
         return ReplicaStatus(
             replica_id=self.plan.replica_id,
             model=self._pool.model,
@@ -148,7 +148,7 @@ class Replica:
             reason=explain(self.state, so_far_s, history.failure, history.delay_s, doing),
             engine_version=self._version,
             has_failed=bool(history.failure),
-            retry_s=left_s if self.state is State.BACKOFF else None,
+            retry_s=max(history.delay_s - so_far_s, 0.0) if self.state is State.BACKOFF else None,
         )
 
     # -- the machine ---------------------------------------------------------------------------

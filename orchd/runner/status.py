@@ -50,15 +50,15 @@ class PoolStatus:
 
 
 def explain(
-    state: State, so_far_s: float, failure: str, delay_s: float, placing: str = ""
+    state: State, so_far_s: float, failure: str, delay_s: float, work: str = ""
 ) -> str | None:
     """Why a replica that is in its state for so long is not ready; None when it is.
 
     ``failure`` is its last one, empty before there was any, ``delay_s`` the wait that followed from
-    it. While it is tried again the failure still stands: it may well be the next one. ``placing``
-    tells what is being done for its pool while a device is chosen.
+    it. While it is tried again the failure still stands: it may well be the next one. ``work``
+    tells what is being done while a device is chosen, or how far its load has come.
     """
-    doing = f" ({placing})" if placing and state is State.PLACING else ""
+    doing = f" ({work})" if work and state in (State.PLACING, State.LOADING) else ""
     match state:
         case State.READY:
             return None

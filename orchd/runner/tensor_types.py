@@ -61,5 +61,6 @@ _TYPES = {
 """Numbers that are missing were withdrawn; a file that has one is older than today's engines."""
 
 TENSOR_TYPES = {number: TensorType(*fields) for number, fields in _TYPES.items()}
-BY_NAME = {kind.name: kind for kind in TENSOR_TYPES.values()}
+BY_NAME = {kind.name: kind for kind in TENSOR_TYPES.values()} | {"fp8": TensorType("fp8", 1, 1)}
+"""ggml's, and the one that vLLM has beside them for caches."""
 F16 = BY_NAME["f16"]

@@ -16,9 +16,10 @@ import logging
 import os
 import stat
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -49,6 +50,9 @@ MODELS_MAX = 256
 """More than there may be pools; those that are no longer served give way."""
 FILES_MAX = 4096
 """Of all models, their parts counted."""
+FOLDER_ENTRIES_MAX, FOLDER_FILES_MAX = 100_000, 1024
+"""Of a model that is a folder, what is looked at, and how many of its files at most are checked."""
+_WEIGHTS = (".safetensors", ".bin")
 _WARNINGS_KEPT = 8
 
 Read = Callable[[int, memoryview], int]
@@ -250,10 +254,19 @@ def _state(seen: os.stat_result) -> _State:
 
 
 def _read_sidecars(model: str) -> dict[str, Sidecar]:
-    """By file; a model that is no file has none, and a part that is not there neither."""
+    """By file; a model that is not there has none, and a part that is not there neither."""
+    paths = _list_weights(model) if os.path.isdir(model) else list_parts(model)  # noqa: PTH112
     # Not the path's own method, which raises where a name is too long.
-    files = (path for path in list_parts(model) if os.path.isfile(path))  # noqa: PTH113
+    files = (path for path in paths if os.path.isfile(path))  # noqa: PTH113
     return {path: _read_beside(path) for path in files}
+
+
+def _list_weights(folder: str) -> Sequence[str]:
+    """The files that the weights of a model's folder are in."""
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in islice(entries, FOLDER_ENTRIES_MAX))
+    weights = [name for name in names if name.endswith(_WEIGHTS)]
+    return [f"{folder}/{name}" for name in weights[:FOLDER_FILES_MAX]]
 
 
 def _read_beside(path: str) -> Sidecar:

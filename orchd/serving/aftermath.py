@@ -46,7 +46,10 @@ async def find_fault(pool: Pool, grant: Grant, replica: Replica, patience: Patie
         case never:
             assert_never(never)
     count = partial(pool.core.count_started, grant.slots)
-    within_s = patience.free_within_s
+    within_s, doubt_s = patience.free_within_s, pool.adapter.doubts_busy_after_s()
+    if doubt_s is not None:
+        await is_seen_free(pool.adapter, replica.endpoint, count, closed, min(within_s, doubt_s))
+        return None
     if await is_seen_free(pool.adapter, replica.endpoint, count, closed, within_s):
         return None
     return f"worked on for {within_s:g} s at a task that was cut short"

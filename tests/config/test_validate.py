@@ -24,7 +24,7 @@ from orchd.config.validate import validate
 from orchd.errors import Fault
 
 UUID = "GPU-8f3c1b2a-0000-1111-2222-abcdefabcdef"
-ENGINES = 'must be "llamacpp" or "openai"'
+ENGINES = 'must be "llamacpp" or "vllm" or "openai"'
 POOL = '[[pools]]\nid = "chat"\nengine = "llamacpp"\nmodel = "/m.gguf"\n'
 
 
@@ -516,15 +516,16 @@ class TestEngineRules:
             yield Fault("args", "is needed")
             yield Fault("argsy", "is not args")
             yield Fault("env.A", "is not there")
+            yield Fault("en", "is not env")
 
         def faults(lines: str) -> list[str]:
             outcome = validate(tomllib.loads(POOL + lines), {"llamacpp": rule})
             assert not isinstance(outcome, Config)
             return [fault.path.removeprefix("pools[0].") for fault in outcome]
 
-        assert faults('args = "a"') == ["args", "argsy", "env.A"]
-        assert faults('args = ["a", 1]') == ["args[1]", "argsy", "env.A"]
-        assert faults("env = 1") == ["env", "args", "argsy", "env.A"]
+        assert faults('args = "a"') == ["args", "argsy", "env.A", "en"]
+        assert faults('args = ["a", 1]') == ["args[1]", "argsy", "env.A", "en"]
+        assert faults("env = 1") == ["env", "args", "argsy", "env.A", "en"]
 
     def test_told_together_with_the_rest(self) -> None:
         assert self.faults(POOL + 'slots = 0\nargs = ["--port=1"]') == [

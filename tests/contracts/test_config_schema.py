@@ -278,9 +278,10 @@ def test_it_says_of_any_document_what_the_daemon_says(
 # -- the examples --------------------------------------------------------------------------------
 
 
-def test_there_are_four() -> None:
+def test_there_are_five() -> None:
     assert {path.name for path in EXAMPLES.iterdir()} == {
-        *("least.toml", "two-cards.toml", "every-key.toml", "any-server.toml")
+        *("least.toml", "two-cards.toml", "every-key.toml", "any-server.toml"),
+        "side-by-side.toml",
     }
 
 

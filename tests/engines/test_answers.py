@@ -11,6 +11,7 @@ from orchd.engines.answers import (
     ServerError,
     count,
     judge,
+    judge_answer,
     judge_in_stream,
     parse_event,
     parse_json,
@@ -37,6 +38,15 @@ def test_all_others_are_the_engines(status: int) -> None:
 def test_who_takes_no_key_of_ours_is_not_ours(status: int) -> None:
     with pytest.raises(EngineError, match="it is not the engine we started"):
         judge(status, "no")
+
+
+def test_its_words_are_cut_wherever_they_come_from() -> None:
+    words = "x" * 5000
+    assert judge(400, words) == Refused("x" * 1000)
+    with pytest.raises(EngineError, match=r"^answered HTTP 500: x{1000}$"):
+        judge_answer(500, words)
+    with pytest.raises(EngineError, match=r"^gave up: x{1000}$"):
+        judge_in_stream(ServerError(500, words))
 
 
 def test_an_error_of_no_status_is_the_engines() -> None:

@@ -137,6 +137,17 @@ def test_a_stream_without_its_last_event_says_nothing_of_its_end() -> None:
     assert read(CHAT, CHAT_STREAM.removesuffix(b"data: [DONE]\n\n")) == (CHAT_EVENTS[:2], None)
 
 
+def test_a_body_that_ends_without_the_last_event_was_cut() -> None:
+    """Its router ends a stream so whose engine is gone (measured)."""
+    for generation, stream in (
+        (PROMPT, COMPLETION[: COMPLETION.index(b'data: {"content"')]),
+        (CHAT, CHAT_STREAM.removesuffix(b"data: [DONE]\n\n")),
+    ):
+        parser = parser_for(generation)
+        assert [event for event in parser.feed(stream) if isinstance(event, Text)]
+        assert list(parser.end()) == []
+
+
 @pytest.mark.parametrize("generation", [PROMPT, CHAT])
 @pytest.mark.parametrize(
     "said",

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from orchd.engines.adapter import Companion, DeviceKind, Launch, MemoryDemand
+from orchd.engines.adapter import Launch
 from orchd.engines.llamacpp import LlamaCpp
+from orchd.engines.memory_demand import Companion, DeviceKind, MemoryDemand
 from tests.runner.pools import make_pool
 
 MIB = 1024 * 1024

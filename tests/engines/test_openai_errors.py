@@ -86,6 +86,27 @@ def test_what_a_server_repeats_of_the_request_is_not_told() -> None:
     assert error is not None and "Once" not in error.message
 
 
+PYDANTIC = "1 validation error: [{'type': 'x', 'loc': ('body', 'top_p'), 'msg': 'too much', %s"
+
+
+@pytest.mark.parametrize(
+    "repeats", ["'input': {'prompt': 'Once'}}]", '"input": "Once"', "input_value='Once', x=1]"]
+)
+@pytest.mark.parametrize("status", [400, 500])
+def test_of_validation_errors_the_input_is_not_told(status: int, repeats: str) -> None:
+    """llama-cpp-python answers them with 500; they are the task's, and hold its prompt."""
+    body = json.dumps({"error": {"message": PYDANTIC % repeats, "type": "internal_server_error"}})
+    expected = Refused((PYDANTIC % "") + "…")
+    assert read_refusal(status, body.encode()) == expected
+    error = find_error(json.loads(body))
+    assert error is not None and (error.status, error.message) == (400, expected.message)
+
+
+def test_other_inputs_are_no_input() -> None:
+    error = find_error({"error": "Input validation error: `inputs` tokens, given input length 5"})
+    assert error is not None and error.message.endswith("given input length 5")
+
+
 def test_a_long_list_of_faults_is_cut() -> None:
     detail = [{"msg": f"fault {n}"} for n in range(100)]
     refused = read_refusal(422, json.dumps({"detail": detail}).encode())

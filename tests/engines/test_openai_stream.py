@@ -113,6 +113,16 @@ def test_a_body_that_ends_before_the_reason_has_no_end(name: str) -> None:
 
 
 @BOTH
+def test_a_body_without_any_event_is_a_refusal(kind: Kind) -> None:
+    """llama-cpp-python's to a prompt beyond its context, with its words on stderr alone."""
+    for chunks in ([], [b""], [b": ping\r\n\r\n"], [b"\n\n"]):
+        (refused,), fault = read(kind, *chunks)
+        assert isinstance(refused, Refused) and fault is None and not refused.is_busy
+    role = event(chat({"role": "assistant"})) if kind is CHAT else event(text(""))
+    assert read(kind, role) == ([], None)
+
+
+@BOTH
 def test_an_answer_without_a_reason_was_cut(kind: Kind) -> None:
     """llama-cpp-python ends one so when the next request interrupts it."""
     said = event(chat({"content": "Hi"})) if kind is CHAT else event(text("Hi"))
@@ -312,7 +322,9 @@ def test_a_half_that_ends_the_last_text_is_told_before_the_end(kind: Kind) -> No
         ({"error": {"message": "odd", "code": "400"}}, Refused("odd")),
         ({"error": {"message": "odd", "code": "502"}}, "gave up: odd"),
         ({"error": {"message": "odd", "code": "4000"}}, "gave up: odd"),
+        ({"error": {"message": "odd", "code": "9" * 5000}}, "gave up: odd"),
         ({"error": {"message": "odd", "code": True}}, "gave up: odd"),
+        ({"error": {"message": "odd", "code": True, "type": "validation"}}, Refused("odd")),
         ({"error": {"message": "odd", "code": 200}}, "gave up: odd"),
         ({"error": {"message": "odd", "code": 4.2}}, "gave up: odd"),
         ({"error": {"message": "odd"}, "status_code": 422}, Refused("odd")),
@@ -371,6 +383,12 @@ def test_an_error_in_mid_stream(kind: Kind, said: dict[str, Any], expected: Refu
                 assert events == [Text("Hi"), expected]
             else:
                 assert (events, fault) == ([Text("Hi")], expected)
+
+
+def test_a_word_beside_a_choice_is_no_error() -> None:
+    for more in ({"message": "m"}, {"detail": "d"}, {"object": "error"}):
+        assert read(CHAT, event(chat({"content": "Hi"}) | more)) == ([Text("Hi")], None)
+    assert read(CHAT, event({"choices": None})) == ([], None)
 
 
 def test_an_error_that_is_empty_is_none() -> None:

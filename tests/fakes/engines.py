@@ -14,6 +14,7 @@ from tests.fakes.gguf import TENSOR_F32, Tensor, Value, write_head, write_sparse
 from tests.fakes.llama_faults import MIB, model_faults
 
 _SCRIPT = Path(__file__).with_name("llama_server.py")
+_VLLM = Path(__file__).with_name("vllm_server.py")
 _FACTS: Mapping[str, Value] = {
     "general.architecture": "llama",
     "llama.block_count": 2,
@@ -28,6 +29,15 @@ def install_engine(folder: Path) -> Path:
     """Write the program into a folder; returns its path."""
     program = folder / "llama-server"
     command = shlex.join([sys.executable, "-I", "-S", str(_SCRIPT)])
+    program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+def install_vllm(folder: Path) -> Path:
+    """Write the fake ``vllm`` into a folder; returns its path."""
+    program = folder / "vllm"
+    command = shlex.join([sys.executable, "-I", "-S", str(_VLLM)])
     program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
     program.chmod(0o755)
     return program

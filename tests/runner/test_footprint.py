@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchd.engines.adapter import Companion, MemoryDemand
+from orchd.engines.memory_demand import Companion, MemoryDemand
 from orchd.runner.footprint import MIB, Footprint, LoadedFile, format_gib, reckon_footprint
 from orchd.runner.gguf import Weights
 from tests.fakes.gguf import Value, write_head

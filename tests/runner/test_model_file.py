@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchd.engines.adapter import Companion
+from orchd.engines.memory_demand import Companion
 from orchd.errors import HostError
 from orchd.runner.model_file import ModelFiles, ModelReader, Stamp, list_parts, measure_file
 from tests.fakes.engines import write_model

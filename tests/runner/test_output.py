@@ -12,6 +12,7 @@ from orchd.runner.output import (
     BURST_LINES,
     LINE_BYTES,
     LINES_PER_S,
+    SEARCHED_LINES,
     TAIL_LINES,
     EngineOutput,
 )
@@ -53,6 +54,17 @@ def test_the_tail_holds_the_last_lines_logged_or_not() -> None:
     output = EngineOutput(0)
     output.feed(lines(1000), 0)
     assert output.tail == tuple(f"line {n}" for n in range(1000 - TAIL_LINES, 1000))
+
+
+def test_lines_before_the_tail_are_kept_to_be_searched() -> None:
+    output = EngineOutput(0)
+    for n in range(SEARCHED_LINES + 10):
+        output.feed(b"line %d\n" % n, 0)
+    output.feed(b"unended", 0)
+    assert len(output.searched_lines) == SEARCHED_LINES
+    assert output.searched_lines[0] == "line 11"
+    assert output.searched_lines[-TAIL_LINES:] == output.tail
+    assert output.tail[-1] == "unended"
 
 
 def test_the_tail_is_the_same_however_the_lines_come() -> None:

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchd.config.model import PoolConfig
-from orchd.engines.adapter import DeviceKind, MemoryDemand
 from orchd.engines.llamacpp import LlamaCpp
+from orchd.engines.memory_demand import DeviceKind, MemoryDemand
 from orchd.engines.registry import ADAPTERS
 from orchd.errors import HostError
 from orchd.runner.footprint import MIB, Footprint
@@ -22,6 +23,7 @@ from orchd.runner.remembered import FootprintKey
 from tests.conftest import Drive
 from tests.fakes.engines import write_model
 from tests.fakes.gguf import write_sparse
+from tests.fakes.hub import LLAMA_8B, write_cached, write_folder
 from tests.runner.models import LLAMA_3_8B, SMOLLM2_135M
 from tests.runner.pools import make_pool
 
@@ -223,5 +225,89 @@ def test_what_is_written_is_what_a_foreign_server_needs(drive: Drive[None], tmp_
             assert (told.need_bytes, told.source) == (6000 * MIB, "configured")
             # Nor is the model's size what must be seen on its card.
             assert told.weights_bytes == 0
+
+    drive(scenario())
+
+
+# -- a hub's model, for vLLM ---------------------------------------------------------------------
+
+
+GIB = 1 << 30
+
+
+def vllm_pool(model: Path | str, **keys: Any) -> PoolConfig:
+    return replace(make_pool(model=model, devices=("auto",), **keys), engine="vllm")
+
+
+def test_a_hubs_model_is_reckoned_from_its_folder(drive: Drive[None], tmp_path: Path) -> None:
+    model = write_folder(tmp_path / "m", LLAMA_8B, 15 * GIB)
+
+    async def scenario() -> None:
+        footprint = await reckon(vllm_pool(model, slots=4))
+        sizes = {item.what: item.size_bytes for item in footprint.items}
+        assert sizes["weights"] == footprint.weights_bytes == 15 * GIB
+        assert sizes["KV cache for 4 × 4096 tokens in f16"] == footprint.cache_bytes == 2 * GIB
+        assert "CUDA graphs" in sizes
+        assert footprint.total_fraction is None
+        assert footprint.need_bytes == sum(sizes.values()) < 20 * GIB
+        # It fills what it is given: measured, it would need a little more at each start.
+        assert footprint.key is None
+        on_cpu = await reckon(vllm_pool(model, slots=4, ctx=4000), "cpu")
+        assert on_cpu.cache_bytes == 2 * GIB, "in whole GiB"
+
+    drive(scenario())
+
+
+def test_a_model_that_is_not_here_takes_most_of_a_card_and_the_mend_is_told(
+    drive: Drive[None],
+) -> None:
+    async def scenario() -> None:
+        footprint = await reckon(vllm_pool("org/model", env={"HF_HOME": "/nowhere"}))
+        assert footprint.need_bytes_on(100 * GIB) == 90 * GIB
+        assert "not on this machine yet; write vram_mib to share the card" in footprint.reckoning
+        on_cpu = await reckon(vllm_pool("org/model", env={"HF_HOME": "/nowhere"}), "cpu")
+        assert on_cpu.need_bytes >= 4 * GIB
+        assert on_cpu.cache_bytes is None
+
+    drive(scenario())
+
+
+def test_a_name_is_looked_up_in_the_cache_of_the_pools_environment(
+    drive: Drive[None], tmp_path: Path
+) -> None:
+    write_cached(tmp_path / "hub", "org/model", config=LLAMA_8B, weights_bytes=GIB)
+    env = {"HF_HOME": str(tmp_path)}
+
+    async def scenario() -> None:
+        known = await reckon(vllm_pool("org/model", env=env))
+        assert known.weights_bytes == GIB
+        for args in (("--revision", "x"), ("--download-dir=/d",)):
+            elsewhere = await reckon(vllm_pool("org/model", env=env, args=args))
+            assert elsewhere.total_fraction == 0.9
+        # The same reckoner tells pools apart that look elsewhere.
+        reckoner = Reckoner(ADAPTERS, Learned(None), answer_timeout_s=30)
+        for environment, fraction in ((env, None), ({"HF_HOME": "/nowhere"}, 0.9), (env, None)):
+            pool = vllm_pool("org/model", env=environment)
+            reading = await reckoner.read(pool)
+            assert reckoner.reckon(pool, reading, "gpu").total_fraction == fraction
+
+    drive(scenario())
+
+
+def test_with_vram_mib_a_hubs_folder_only_has_to_be_there(
+    drive: Drive[None], tmp_path: Path
+) -> None:
+    model = write_folder(tmp_path / "m")
+    (model / "config.json").write_text("{")
+
+    async def scenario() -> None:
+        with pytest.raises(HostError, match=r"config\.json is not JSON"):
+            await reckon(vllm_pool(model))
+        footprint = await reckon(vllm_pool(model, vram_mib=6200))
+        assert (footprint.need_bytes, footprint.source) == (6200 * MIB, "configured")
+        with pytest.raises(HostError, match="No such folder"):
+            await reckon(vllm_pool(tmp_path / "absent", vram_mib=6200))
+        unseen = await reckon(vllm_pool("org/model", vram_mib=6200, env={"HF_HOME": "/nowhere"}))
+        assert unseen.need_bytes_on(100 * GIB) == 6200 * MIB
 
     drive(scenario())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchd.engines.adapter import MemoryDemand
+from orchd.engines.memory_demand import MemoryDemand
 from orchd.runner.model_facts import ModelFacts
 from orchd.runner.reckoning import cache_bytes, compute_bytes, reckon_items, weights_bytes
 from tests.fakes.gguf import Value, write_head

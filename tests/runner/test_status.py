@@ -37,12 +37,12 @@ def test_a_first_start_has_nothing_before_it(state: State) -> None:
 
 
 @pytest.mark.parametrize("state", list(State))
-def test_what_is_done_for_its_pool_is_told_while_a_device_is_chosen(state: State) -> None:
+def test_what_is_done_is_told_while_a_device_is_chosen_and_while_it_loads(state: State) -> None:
     plain = explain(state, 3.2, "it broke", 8)
     told = explain(state, 3.2, "it broke", 8, "reads a lot")
-    if state is State.PLACING:
-        assert told == "placing for 3 s (reads a lot), after: it broke"
-        assert explain(state, 3.2, "", 8, "reads a lot") == "placing for 3 s (reads a lot)"
+    if state in (State.PLACING, State.LOADING):
+        assert told == f"{state} for 3 s (reads a lot), after: it broke"
+        assert explain(state, 3.2, "", 8, "reads a lot") == f"{state} for 3 s (reads a lot)"
     else:
         assert told == plain
 

@@ -24,6 +24,7 @@ from orchd.runner.reckoner import Reckoner
 from orchd.runner.trust import CHUNK_BYTES, FILES_MAX, MODELS_MAX, Trust
 from tests.conftest import Drive
 from tests.fakes.engines import count_descriptors, install_engine, write_model
+from tests.fakes.hub import write_folder
 from tests.runner.pools import make_pool
 from tests.runner.stage import staged, until
 
@@ -236,6 +237,29 @@ def test_a_model_that_is_not_there_or_no_file_is_somebody_elses_to_tell(
         with pytest.raises(HostError, match=f"^model {tmp_path}: Is a directory; "):
             await trust.check(make_pool(model=tmp_path, sha256=WRONG))
         assert heard() == []
+
+    drive(scenario())
+
+
+def test_of_a_folder_each_file_of_its_weights_is_held_to_its_own(
+    drive: Drive[None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_folder(tmp_path / "m", parts=2)
+    first, second = sorted(folder.glob("*.safetensors"))
+    (folder / "tokenizer.json").touch()
+    pool = replace(make_pool(model=folder), engine="vllm")
+
+    async def scenario() -> None:
+        trust = Trust(PATIENCE_S)
+        write_sidecar(first)
+        await trust.check(pool)
+        assert f"did not check {second}: no sha256 is known for it" in caplog.text
+        assert str(first) not in caplog.text.partition("did not check")[2]
+        write_sidecar(second, WRONG)
+        with pytest.raises(HostError, match="is not what it should be"):
+            await trust.check(pool)
+        write_sidecar(second)
+        await trust.check(pool)
 
     drive(scenario())
 

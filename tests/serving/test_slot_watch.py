@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orchd.engines.llamacpp import LlamaCpp
 from orchd.engines.registry import ADAPTERS
 from orchd.serving.slot_watch import is_seen_free
 from orchd.serving.task import Ended, Failed, Priority, State
@@ -217,5 +218,33 @@ def test_a_task_that_starts_while_the_engine_is_asked_is_not_taken_for_the_one_c
 
             adapter = ADAPTERS["llamacpp"]
             assert not await is_seen_free(adapter, engine.endpoint, count_started, closed, SHORT_S)
+
+    drive(scenario())
+
+
+class Doubting(LlamaCpp):
+    """Its figures may be old ones, as vLLM's are."""
+
+    def doubts_busy_after_s(self) -> float | None:
+        return SHORT_S
+
+
+def test_of_figures_that_may_be_old_no_replica_is_started_afresh(drive: Drive[Any]) -> None:
+    async def scenario() -> None:
+        adapters = {"llamacpp": Doubting()}
+        async with (
+            FakeEngine(hangs("a"), tells("b")) as engine,
+            Rig(adapters=adapters, free_within_s=NEVER_S) as rig,
+        ):
+            rig.open(engine.endpoint, slots=1)
+            cancelled, behind = rig.submit(), rig.submit()
+            await rig.listen(cancelled).until_tokens(1)
+            engine.lingering = 1
+            rig.service.cancel(cancelled)
+            await until_asked(engine, 1)
+            assert states(behind) == [State.QUEUED], "it is believed for a while"
+            assert isinstance((await rig.story(behind))[-1], Ended)
+            await rig.until_free()
+            assert rig.stuck == []
 
     drive(scenario())

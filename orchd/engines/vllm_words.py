@@ -1,0 +1,70 @@
+"""What vLLM's output tells: how far a load has come, and why it failed.
+
+Lines are as vLLM 0.10 to 0.32 write them, behind a prefix such as
+``(EngineCore pid=284) INFO 05-30 07:47:06 [gpu_worker.py:619]``; bars are tqdm's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_PREFIX = re.compile(
+    r"(?:\([\w ]+ pid=\d+\)\s*)?(?:(?:ERROR|WARNING|INFO|CRITICAL) [\d-]+ [\d:]+ \[[^\]]*\]\s*)?"
+)
+_COUNTED = re.compile(r"(\d+)/(\d+) \[")
+_DOWNLOADED = re.compile(r"\S+\.(?:safetensors|bin|pt|json): +(\d+)%\|")
+_RAISED = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b: ")
+_POINTERS = ("See root cause above", "See stack trace above")
+"""Those of the process that only heard of it."""
+
+_PHASES: tuple[tuple[str, str], ...] = (
+    ("vLLM API server version", "starting"),
+    ("Resolved architecture", "starting"),
+    ("Initializing a V1 LLM engine", "starting"),
+    ("Time spent downloading weights", "loading weights"),
+    ("Starting to load model", "loading weights"),
+    ("checkpoint shards", "loading weights"),
+    ("Loading weights took", "weights loaded"),
+    ("Model loading took", "weights loaded"),
+    ("torch.compile took", "measuring memory"),
+    ("torch.compile takes", "measuring memory"),
+    ("for vLLM's torch.compile", "compiling"),
+    ("Start compiling", "compiling"),
+    ("Dynamo bytecode transform", "compiling"),
+    ("Compiling a graph", "compiling"),
+    ("Cache the graph", "compiling"),
+    ("Available KV cache memory", "allocating the cache"),
+    ("KV cache size", "allocating the cache"),
+    ("Autotuning process starts", "tuning kernels"),
+    ("[AutoTuner]: Tuning", "tuning kernels"),
+    ("Capturing CUDA graph", "capturing CUDA graphs"),
+    ("Graph capturing finished", "starting to listen"),
+    ("init engine (profile", "starting to listen"),
+    ("Starting vLLM", "starting to listen"),
+)
+"""What a line holds, and what it means; the first that fits counts."""
+
+
+def read_phase(line: str) -> str | None:
+    """What the line tells of how far a load has come; None for one that does not."""
+    if (downloaded := _DOWNLOADED.match(line)) is not None:
+        return f"downloading the model, a file at {downloaded[1]}%"
+    phase = next((phase for mark, phase in _PHASES if mark in line), None)
+    if phase is None:
+        return None
+    # Bars have it behind their head: " 25% Completed | 1/4 [00:02<".
+    counted = _COUNTED.search(line)
+    return phase if counted is None else f"{phase}, {counted[1]} of {counted[2]}"
+
+
+def find_cause(lines: Sequence[str]) -> str:
+    """The exception that ended it, empty where none is among the lines.
+
+    The engine's own process says it, twice; then the server's process tells at length that it has
+    heard of it.
+    """
+    plain = (_PREFIX.sub("", line, count=1).strip() for line in lines)
+    raised = [line for line in plain if _RAISED.match(line)]
+    causes = [line for line in raised if not any(pointer in line for pointer in _POINTERS)]
+    return "".join(causes[-1:])

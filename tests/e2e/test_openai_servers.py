@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -87,17 +88,11 @@ def measure_cpu_s(session: int) -> float:
     """What the session's living processes have computed so far."""
     ticks = 0
     for pid in list_session(session):
-        # proc_pid_stat(5): behind the name, utime and stime are the 12th and the 13th.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
+        with contextlib.suppress(OSError):  # it has just ended
+            # proc_pid_stat(5): behind the name, utime and stime are the 12th and the 13th.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
     return ticks / TICKS_A_SECOND
-
-
-@pytest.fixture
-def leavable(server: Server) -> None:
-    """For the tests in which somebody leaves before the answer is whole."""
-    if server.fault_when_left is not None:
-        pytest.skip(f"{server.name} {server.fault_when_left}")
 
 
 def wait_until_quiet(daemon: Daemon) -> None:
@@ -189,7 +184,6 @@ def read_key(session: int) -> str:
     return key
 
 
-@pytest.mark.usefixtures("leavable")
 def test_a_cancelled_task_stops_the_server(daemon: Daemon) -> None:
     task_id = daemon.submit(**LONG)
     with daemon.events(task_id) as events:
@@ -202,7 +196,6 @@ def test_a_cancelled_task_stops_the_server(daemon: Daemon) -> None:
     assert run(daemon, prompt=PROMPT, max_tokens=1).names[-1] == "end"
 
 
-@pytest.mark.usefixtures("leavable")
 def test_a_client_that_is_gone_stops_the_server(daemon: Daemon) -> None:
     task_id = daemon.submit(**LONG)
     with daemon.events(task_id) as events:
@@ -220,14 +213,9 @@ def test_a_prompt_beyond_the_context_harms_nobody_else(server: Server, daemon: D
     for task in ({"prompt": words}, {"messages": [{"role": "user", "content": words}]}):
         story = run(daemon, **task, max_tokens=4)
         assert story.text == ""
-        if server.refusal is not None:
-            assert story.last["code"] == "INVALID_PARAMS"
-            assert server.refusal in story.last["message"]
-        else:
-            assert story.last["code"] == "WORKER_RESET"
-            assert "ended its stream without its last event" in story.last["message"]
-        # In between, or the tasks that failed in a row would be held against the server.
-        assert run(daemon, prompt=PROMPT, max_tokens=1).names[-1] == "end"
+        assert story.last["code"] == "INVALID_PARAMS"
+        assert server.refusal in story.last["message"]
+    assert run(daemon, prompt=PROMPT, max_tokens=1).names[-1] == "end"
     assert daemon.replica()["restarts"] == restarts
 
 
@@ -239,7 +227,6 @@ def test_more_tasks_than_slots_are_all_served(server: Server, daemon: Daemon) ->
     assert [story.text for story in stories] == [alone.text] * len(tasks)
 
 
-@pytest.mark.usefixtures("leavable")
 def test_as_many_as_it_has_slots_decode_at_once(server: Server, daemon: Daemon) -> None:
     everyone = threading.Barrier(server.slots + 1)
 
@@ -264,7 +251,6 @@ def cancel_all(daemon: Daemon, task_ids: Sequence[str]) -> None:
         assert daemon.client.post(f"/v1/tasks/{task_id}/cancel").status_code == 204
 
 
-@pytest.mark.usefixtures("leavable")
 def test_a_crowd_good_and_bad_is_served(daemon: Daemon) -> None:
     visitors = invite(seed=11, count=16)
 
@@ -279,7 +265,6 @@ def test_a_crowd_good_and_bad_is_served(daemon: Daemon) -> None:
     daemon.wait_for_replica(slots_busy=0)
 
 
-@pytest.mark.usefixtures("leavable")
 def test_a_killed_server_is_started_again_and_no_queued_task_is_lost(
     server: Server, daemon: Daemon
 ) -> None:
@@ -304,7 +289,9 @@ def test_a_stop_in_mid_stream_leaves_no_process(daemon: Daemon) -> None:
     task_id = daemon.submit(**LONG)
     with daemon.events(task_id) as events:
         assert [next(events).event, next(events).event] == ["started", "token"]
-        # Twice means at once: the grace that running tasks have is another test's.
         daemon.process.send_signal(signal.SIGTERM)
+        # Running tasks have a grace, which a second signal ends; of two at once one would be lost.
+        while "stopping: running tasks have" not in daemon.log.read_text():
+            assert next(events).event == "token"
         assert daemon.stop() == 0
     assert list_session(session) == []

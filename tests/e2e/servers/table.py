@@ -18,10 +18,7 @@ import pytest
 
 from orchd.engines import embedded_llamacpp
 from tests.e2e.servers import packages, serve_llama_cpp_python
-from tests.e2e.servers.widen import widen
 
-BY_HAND = "ORCHD_SERVERS"
-"""Names the servers, by commas, that only a run by hand is to have."""
 CTX = 2048
 """Of each task, in tokens: so many take seconds, which a cancelled one must not."""
 ADDRESS = ("--host", "{host}", "--port", "{port}")
@@ -50,12 +47,9 @@ class Server:
     """False where its streams tell no usage."""
     version: str | None
     """What it says of its version, as a pattern; None where it does not tell."""
-    refusal: str | None
-    """Of a prompt beyond the context, some of its words; None where it ends its stream in
-    silence."""
+    refusal: str
+    """Of a prompt beyond the context, some of its words; ours where it says none."""
     engine: str = "openai"
-    fault_when_left: str | None = None
-    """What it does wrong once a client has left in mid-stream."""
 
     def __str__(self) -> str:
         return self.name
@@ -107,34 +101,16 @@ def _gather_libraries(package: Path, folder: Path) -> None:
             plain.symlink_to(library.name)
 
 
-def _only_by_hand(name: str) -> None:
-    if name not in os.environ.get(BY_HAND, "").split(","):
-        pytest.skip(f"{name} is not named in {BY_HAND}")
-
-
-def _dasllama(model: Path, slots: int) -> Start:
-    _only_by_hand("dasllama")
-    folder = packages.install("dasllama", "dasllama==0.6.6")
-    kept = packages.kept_folder() / f"{model.stem}-as-q5_1"
-    wide = kept / "demo.gguf"
-    packages.keep(kept, lambda staging: widen(model, staging / wide.name))
-    program = folder / "dasllama/_sdk/dasllama-server.exe"
-    flags = ("--gpu", "off", "--ctx", str(CTX), "--streams", str(slots), "--threads", "2")
-    # It knows its model by the file's name alone, and refuses every other.
-    return Start(wide.name, (str(program), "--model", str(wide), *ADDRESS, *flags))
-
-
-def _find_vllm(name: str) -> tuple[str, str]:
-    """Its program, and the folder of a model for it."""
-    _only_by_hand(name)
-    program, folder = shutil.which("vllm"), os.environ.get("ORCHD_HF_MODEL")
+def _find_vllm() -> tuple[str, str]:
+    """Its program, and the folder of a model for it; it is too large to be fetched for a test."""
+    program, folder = os.environ.get("ORCHD_VLLM"), os.environ.get("ORCHD_VLLM_MODEL")
     if program is None or folder is None:
-        pytest.skip("no vllm on PATH, or no model for it in ORCHD_HF_MODEL")
+        pytest.skip("no vLLM: ORCHD_VLLM and ORCHD_VLLM_MODEL are not set")
     return program, folder
 
 
 def _any_vllm(model: Path, slots: int) -> Start:
-    program, folder = _find_vllm("vllm")
+    program, folder = _find_vllm()
     flags = ("--enforce-eager", "--max-model-len", str(CTX), "--max-num-seqs", str(slots))
     return Start(
         folder,
@@ -144,7 +120,7 @@ def _any_vllm(model: Path, slots: int) -> Start:
 
 
 def _vllm_itself(model: Path, slots: int) -> Start:
-    program, folder = _find_vllm("engine-vllm")
+    program, folder = _find_vllm()
     more = {"binary": program, "args": ["--enforce-eager"]}
     return Start(folder, env={"HF_HUB_OFFLINE": "1"}, more=more)
 
@@ -166,17 +142,7 @@ SERVERS = (
         asks_for_key=True,
         counts=False,
         version=None,
-        refusal=None,
-    ),
-    Server(
-        "dasllama",
-        _dasllama,
-        slots=2,
-        asks_for_key=False,
-        counts=True,
-        version=None,
-        refusal="shorten the conversation or raise --ctx",
-        fault_when_left="goes on with the answer in the stream of whoever comes next",
+        refusal="the server ended its answer without a word",
     ),
     Server(
         "vllm",

@@ -15,8 +15,10 @@ _PREFIX = re.compile(
 _COUNTED = re.compile(r"(\d+)/(\d+) \[")
 _DOWNLOADED = re.compile(r"\S+\.(?:safetensors|bin|pt|json): +(\d+)%\|")
 _RAISED = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b: ")
-_POINTERS = ("See root cause above", "See stack trace above")
+_POINTERS = ("See root cause above", "See stack trace above", "See stack trace for root cause")
 """Those of the process that only heard of it."""
+_CAUSE_BEHIND = re.compile(r": \d+ validation errors? for ")
+"""pydantic's: what is wrong stands on the line behind (vLLM 0.32, measured)."""
 
 _PHASES: tuple[tuple[str, str], ...] = (
     ("vLLM API server version", "starting"),
@@ -64,7 +66,10 @@ def find_cause(lines: Sequence[str]) -> str:
     The engine's own process says it, twice; then the server's process tells at length that it has
     heard of it.
     """
-    plain = (_PREFIX.sub("", line, count=1).strip() for line in lines)
-    raised = [line for line in plain if _RAISED.match(line)]
-    causes = [line for line in raised if not any(pointer in line for pointer in _POINTERS)]
-    return "".join(causes[-1:])
+    plain = [_PREFIX.sub("", line, count=1).strip() for line in lines]
+    raised = [at for at, line in enumerate(plain) if _RAISED.match(line)]
+    causes = [at for at in raised if not any(pointer in plain[at] for pointer in _POINTERS)]
+    if not causes:
+        return ""
+    at = causes[-1]
+    return " ".join(plain[at : at + (2 if _CAUSE_BEHIND.search(plain[at]) else 1)])

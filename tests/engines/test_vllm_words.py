@@ -109,3 +109,22 @@ def test_what_is_raised_is_a_cause(line: str, cause: str | None) -> None:
 
 def test_where_nothing_is_raised_no_cause_is_known() -> None:
     assert find_cause([]) == find_cause(["bye"]) == ""
+
+
+def test_what_a_validation_is_about_stands_behind_it() -> None:
+    lines = [
+        f"{API}pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
+        f"{API}  Value error, User-specified max_model_len (100000) is too great [type=value_error]",
+        f"{API}    For further information visit the documentation",
+    ]
+    assert find_cause(lines) == (
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig"
+        " Value error, User-specified max_model_len (100000) is too great [type=value_error]"
+    )
+    assert find_cause(lines[:1]) == find_cause(lines).partition(" Value")[0]
+
+
+def test_a_worker_that_failed_points_to_the_cause_before_it() -> None:
+    cause = "safetensors_rust.SafetensorError: incomplete metadata, file not fully covered"
+    pointer = "Exception: WorkerProc initialization failed. See stack trace for root cause."
+    assert find_cause([f"{CORE}{cause}", f"{API}{pointer}"]) == cause

@@ -114,12 +114,12 @@ def test_where_nothing_is_raised_no_cause_is_known() -> None:
 def test_what_a_validation_is_about_stands_behind_it() -> None:
     lines = [
         f"{API}pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
-        f"{API}  Value error, User-specified max_model_len (100000) is too great [type=value_error]",
+        f"{API}  Value error, User-specified max_model_len (100000) is too great [value_error]",
         f"{API}    For further information visit the documentation",
     ]
     assert find_cause(lines) == (
         "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig"
-        " Value error, User-specified max_model_len (100000) is too great [type=value_error]"
+        " Value error, User-specified max_model_len (100000) is too great [value_error]"
     )
     assert find_cause(lines[:1]) == find_cause(lines).partition(" Value")[0]
 

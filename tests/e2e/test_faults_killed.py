@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -56,6 +55,4 @@ def test_a_killed_daemon_leaves_nothing_of_its_engines(tmp_path: Path) -> None:
             assert time.monotonic() < deadline_s, f"{left} outlived the daemon"
             time.sleep(0.02)
         for pid in pids:
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(("127.0.0.1", ward.port(pid)))
+            ward.check_gone(pid)

@@ -162,9 +162,21 @@ class Ward:
     def check_gone(self, pid: int) -> None:
         """No process is left of an engine's session, and its port is anybody's."""
         assert list_session(pid) == []
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", self.port(pid)))
+        port = self.port(pid)
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while not self._is_given_back(port, pid):
+            assert time.monotonic() < deadline_s, f"port {port} is held, and by no later engine"
+            time.sleep(0.02)
+
+    def _is_given_back(self, port: int, pid: int) -> bool:
+        """Whether anybody may have it, or a later engine has. Ports are drawn from a thousand, so
+        now and then one is drawn again at once, by this daemon or another that runs meanwhile."""
+        later = self.daemon.log.partition(f" pid={pid} port={port}\n")[2]
+        if re.search(rf"started an engine .* port={port}$", later, re.MULTILINE):
+            return True
+        holders = find_lock(port)
+        own = {link for _, link in _links(Path(f"/proc/{self.daemon.process.pid}"))}
+        return not holders & own and (bool(holders) or can_bind(port))
 
     def check_task(self, pool_id: str) -> None:
         """A new task ends well, and nobody has a slot."""
@@ -217,6 +229,23 @@ class Ward:
         while (now := self.count_descriptors()) > self.descriptors:
             assert time.monotonic() < deadline_s, f"{now} files are open, not {self.descriptors}"
             time.sleep(0.02)
+
+
+def find_lock(port: int) -> set[str]:
+    """The socket that a daemon locks it with, as descriptors name it; none where none does."""
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    return {f"socket:[{row[6]}]" for row in rows if row[-3:] == ["@orchd", "port", str(port)]}
+
+
+def can_bind(port: int) -> bool:
+    """Whether nobody listens there; connections that linger do not matter."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def _links(proc: Path) -> list[tuple[str, str]]:

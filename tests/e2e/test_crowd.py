@@ -15,6 +15,7 @@ from tests.contracts.seen import see_httpx_async
 from tests.e2e.crowd import FAITHFUL, Visitor, invite, meet
 from tests.e2e.daemon import SLOTS, TOKEN, Daemon, running_daemon
 from tests.fakes import daemon as fake
+from tests.fakes.journal import read_journal
 
 CLIENTS = 200
 TIMEOUT_S = 240.0
@@ -104,7 +105,7 @@ def test_a_crowd_is_served_in_order(tmp_path: Path) -> None:
                 await meet(client, visitors, describe, open_gate)
                 await wait_for_quiet(client)
             check_counts(visitors)
-            lines = journal.read_text().splitlines()
+            lines = [entry.text for entry in read_journal(journal)]
             check_order(visitors, [line for line in lines if "visitor" in line])
 
         run(scenario())

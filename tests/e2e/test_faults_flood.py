@@ -17,6 +17,7 @@ import pytest
 from tests.e2e.pool_plan import PoolPlan
 from tests.e2e.ward import Ward, open_ward
 from tests.fakes.daemon import TIMEOUT_S
+from tests.fakes.journal import read_journal
 from tests.fakes.nvml import MIB
 
 FLOOD_MIB = 128
@@ -88,7 +89,7 @@ def test_a_flood_costs_little_and_nobody_a_token(
 
 def wait_for_line(path: Path, line: str) -> None:
     deadline_s = time.monotonic() + TIMEOUT_S
-    while line not in path.read_text().splitlines():
+    while line not in [entry.text for entry in read_journal(path)]:
         assert time.monotonic() < deadline_s, f"{line!r} never came"
         time.sleep(0.02)
 

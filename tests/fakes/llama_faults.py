@@ -18,6 +18,8 @@ import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from tests.fakes.journal import write_entry
+
 MIB = 1 << 20
 _WRITE_BYTES = 64 * 1024
 
@@ -73,7 +75,7 @@ class Faults:
     """The folder of ``[once N]``."""
     journal: str = ""
     """A path: a line for each generation that begins, for each that ends well, and for a flood that
-    is over."""
+    is over (``journal``)."""
     flood_bytes: int = 0
     """Say so much, as fast as it can, once it is ready."""
     flood_at_load_bytes: int = 0
@@ -136,13 +138,6 @@ def say(line: str) -> None:
     os.write(2, line.encode() + b"\n")
 
 
-def note(faults: Faults, line: str) -> None:
-    """Write a line into the journal, where there is one."""
-    if faults.journal:
-        with Path(faults.journal).open("a") as journal:
-            journal.write(f"{line}\n")
-
-
 def flood(size_bytes: int, faults: Faults) -> None:
     """Log so many bytes, as fast as they are taken; then note it."""
     if not size_bytes:
@@ -155,7 +150,7 @@ def flood(size_bytes: int, faults: Faults) -> None:
     block = (piece * (_WRITE_BYTES // len(piece) + 1))[:_WRITE_BYTES]
     while size_bytes > 0:
         size_bytes -= os.write(2, block[:size_bytes])
-    note(faults, "flooded")
+    write_entry(faults.journal, "flooded")
 
 
 def fail_at_load(options: argparse.Namespace, faults: Faults) -> None:

@@ -41,6 +41,7 @@ from pathlib import Path
 # ``-I`` leaves our folder out of it.
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.fakes.journal import write_entry
 from tests.fakes.llama_faults import (
     Faults,
     fail_at_load,
@@ -48,7 +49,6 @@ from tests.fakes.llama_faults import (
     hear_signals,
     is_first,
     load,
-    note,
     read_faults,
     say,
     start_children,
@@ -164,7 +164,7 @@ class Handler(BaseHTTPRequestHandler):
         made = bound if isinstance(bound, int) and is_cut else wanted
         with self.server.slots:
             self.server.busy.add(wishes)
-            note(self.server.faults, f"begin {prompt}")
+            write_entry(self.server.faults.journal, f"begin {prompt}")
             try:
                 faults, deafened = self.server.faults, self.server.deafened
                 tokens = generate(wishes, made, self._is_wanted, faults, deafened)
@@ -172,7 +172,7 @@ class Handler(BaseHTTPRequestHandler):
                     name = Path(self.server.options.model).stem
                     tokens = (f"{name}:{token}" for token in tokens)
                 if self._stream(tokens, shape, is_cut, wishes, bool(body.get("return_progress"))):
-                    note(self.server.faults, f"end {prompt} {made}")
+                    write_entry(self.server.faults.journal, f"end {prompt} {made}")
             finally:
                 self.server.busy.remove(wishes)
 

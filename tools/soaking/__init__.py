@@ -1,0 +1,1 @@
+"""Random faults under load, against a real daemon: what ./tools/soak runs."""

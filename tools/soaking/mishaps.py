@@ -1,0 +1,61 @@
+"""Every kind of fault that is thrown at the daemon, with its share of all of them, as a table."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from soaking import engine_mishaps, host_mishaps, reloads, strangers
+from soaking.scene import Scene
+from soaking.strangers import Stranger
+
+MEAN_S = 0.5
+"""Between two of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mishap:
+    """One kind, or a family of them."""
+
+    share: int
+    befall: Callable[[Scene], Awaitable[None]]
+
+
+def _of_stranger(kind: str, behave: Callable[[Stranger], Awaitable[None]]) -> Mishap:
+    async def befall(scene: Scene) -> None:
+        scene.book.fault(kind)
+        # Dice of its own: what it draws later must not depend on who else draws meanwhile.
+        dice = random.Random(scene.dice.getrandbits(64))
+        async with scene.client.contain(kind):
+            await behave(Stranger(scene.client, scene.book, dice))
+
+    return Mishap(strangers.HABITS[kind][0], befall)
+
+
+MISHAPS = (
+    Mishap(5, engine_mishaps.kill),
+    Mishap(1, engine_mishaps.abort),
+    Mishap(1, engine_mishaps.terminate),
+    Mishap(1, engine_mishaps.deafen),
+    Mishap(2, engine_mishaps.stop_for_ever),
+    Mishap(3, engine_mishaps.stop_for_a_while),
+    Mishap(4, engine_mishaps.spoil_loads),
+    Mishap(1, engine_mishaps.take_the_model_away),
+    Mishap(1, engine_mishaps.cut_the_model_short),
+    Mishap(1, engine_mishaps.steal_the_port),
+    Mishap(4, host_mishaps.hurt_a_card),
+    Mishap(2, host_mishaps.hurt_the_driver),
+    Mishap(1, host_mishaps.restart_the_driver),
+    Mishap(2, host_mishaps.fill_the_disk),
+    Mishap(2, host_mishaps.move_the_clock),
+    Mishap(5, reloads.reload_well),
+    Mishap(4, reloads.reload_badly),
+    Mishap(1, reloads.storm),
+    Mishap(1, reloads.hang_up),
+    *(_of_stranger(kind, behave) for kind, (_, behave) in strangers.HABITS.items()),
+)
+
+
+def draw_mishap(dice: random.Random) -> Mishap:
+    return dice.choices(MISHAPS, [mishap.share for mishap in MISHAPS])[0]

@@ -1,0 +1,108 @@
+"""Reloads, good and bad, alone and in storms; what each may be answered."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import httpx
+
+from soaking.book import Invariant
+from soaking.client import RELOAD_TIMEOUT_S
+from soaking.pools import LARGE_MIB, POOLS, Pool
+from soaking.scene import Scene
+from tests.fakes.engines import write_heavy_model
+
+STORM = 5
+HANG_UP_S = 0.3
+
+BAD = ("absent", "a folder", "cut short", "too large", "exits", "crashes at its first token")
+
+
+def write_bad_models(folder: Path) -> None:
+    """Those that no pool may come to serve."""
+    os.truncate(write_heavy_model(folder / "bad-cut short.gguf", LARGE_MIB), 2000)
+    (folder / "bad-a folder.gguf").mkdir()
+    write_heavy_model(folder / "bad-too large.gguf", 16 * 1024)
+    write_heavy_model(folder / "bad-exits.gguf", LARGE_MIB // 3, exit_at_load="error: no luck")
+    crashing = folder / "bad-crashes at its first token.gguf"
+    write_heavy_model(crashing, LARGE_MIB // 3, prompt="[crash 0] ")
+
+
+def draw_pool(scene: Scene) -> Pool:
+    return scene.dice.choice([pool for pool in POOLS if pool.is_reloaded])
+
+
+async def reload_well(scene: Scene) -> None:
+    pool, model = _draw_good(scene)
+    async with scene.reloading[pool.pool_id]:
+        await reload(scene, pool, model)
+
+
+async def reload_badly(scene: Scene) -> None:
+    pool, kind = draw_pool(scene), scene.dice.choice(BAD)
+    scene.book.fault(f"reload to a model that is {kind}", pool.pool_id)
+    async with scene.reloading[pool.pool_id]:
+        await reload(scene, pool, str(scene.world.folder / f"bad-{kind}.gguf"))
+
+
+async def storm(scene: Scene) -> None:
+    """Several at once, of one pool."""
+    pool, _ = _draw_good(scene)
+    models: list[str | None] = [None, *scene.world.models[pool.pool_id]]
+    models += [str(scene.world.folder / f"bad-{kind}.gguf") for kind in BAD]
+    wanted = [scene.dice.choice(models) for _ in range(STORM)]
+    scene.book.fault("storm of reloads", f"{pool.pool_id} to {wanted}")
+    async with scene.reloading[pool.pool_id]:
+        await asyncio.gather(*[reload(scene, pool, model) for model in wanted])
+
+
+async def hang_up(scene: Scene) -> None:
+    """The client does not wait for the answer; the reload goes on."""
+    pool, model = _draw_good(scene)
+    scene.book.fault("client hangs up on its reload", f"{pool.pool_id} to {model}")
+    path, body = f"/v1/pools/{pool.pool_id}/reload", {"new_model_ref": model} if model else None
+    async with scene.reloading[pool.pool_id]:
+        scene.models[pool.pool_id] = None
+        try:
+            await scene.client.ask("POST", path, body, HANG_UP_S)
+        except httpx.ReadTimeout:
+            scene.book.reloads["not heard"] += 1
+
+
+def _draw_good(scene: Scene) -> tuple[Pool, str | None]:
+    """A pool, and one of its models, or its own afresh."""
+    pool = draw_pool(scene)
+    return pool, scene.dice.choice([None, *scene.world.models[pool.pool_id]])
+
+
+async def reload(scene: Scene, pool: Pool, model: str | None) -> None:
+    """One, to its answer, which must name its end and be true. A caller holds the pool's lock: what
+    is expected of it must not change between an answer and its arrival here."""
+    body = None if model is None else {"new_model_ref": model}
+    path = f"/v1/pools/{pool.pool_id}/reload"
+    about = f"a reload of {pool.pool_id} to {model}"
+    async with scene.client.contain(about):
+        answer = await scene.client.ask("POST", path, body, RELOAD_TIMEOUT_S)
+        told = answer.json()
+        outcome = str(answer.status_code) if answer.is_success else told["code"]
+        scene.book.reloads[outcome] += 1
+        scene.book.step(f"{about}: {outcome} {told.get('message', '')[:120]}")
+        is_bad = model is not None and model not in scene.world.models[pool.pool_id]
+        match outcome:
+            case "200":
+                scene.models[pool.pool_id] = told["model_ref"]
+                # On the CPU there is room for what is too large for any card.
+                is_kept = not is_bad or "too large" in str(model)
+                if is_bad:
+                    await _go_back(scene, pool)
+            case "RELOAD_FAILED":
+                is_kept = told["message"].endswith((" was not touched", " is back"))
+            case _:
+                is_kept = outcome == "CONFLICT"
+        scene.book.check(Invariant.RELOADS, is_kept, f"{about}: {answer.status_code} {told}")
+
+
+async def _go_back(scene: Scene, pool: Pool) -> None:
+    await reload(scene, pool, scene.world.models[pool.pool_id][0])

@@ -1,0 +1,54 @@
+"""Looks at /health all the while: bounds are kept, and who is not ready says why."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from soaking.book import Book, Invariant
+from soaking.client import Client
+from soaking.pools import BY_ID
+
+EVERY_S = 0.25
+
+
+async def watch(client: Client, book: Book) -> None:
+    """For as long as it runs."""
+    while True:
+        await asyncio.sleep(EVERY_S)
+        async with client.contain("GET /health"):
+            health = await client.health()
+            for invariant, faults in judge(health).items():
+                book.check(invariant, not faults, "; ".join(faults))
+
+
+def judge(health: Mapping[str, Any]) -> dict[Invariant, list[str]]:
+    """What is wrong with it, by invariant."""
+    pools = health["pools"]
+    return {
+        Invariant.ORDER: [text for pool in pools for text in _list_bounds_passed(pool)],
+        Invariant.OWNED: [text for pool in pools for text in _list_slots_overdrawn(pool)],
+        Invariant.COMES_BACK: [text for pool in pools for text in _list_unexplained(pool)],
+    }
+
+
+def _list_bounds_passed(pool: Mapping[str, Any]) -> Iterator[str]:
+    plan = BY_ID[pool["pool_id"]]
+    # One more may be on its way between the queue and a slot; one that was put back has its place.
+    spare = plan.replicas * plan.slots
+    for priority, bound in (("interactive", plan.interactive), ("batch", plan.batch)):
+        if (waiting := pool["queue"][priority]) > bound + spare:
+            yield f"{waiting} {priority} tasks wait at {plan.pool_id}, whose bound is {bound}"
+
+
+def _list_slots_overdrawn(pool: Mapping[str, Any]) -> Iterator[str]:
+    for replica in pool["replicas"]:
+        if replica["slots_busy"] > replica["slots_total"] and replica["state"] == "ready":
+            yield f"{replica['replica_id']} has {replica['slots_busy']} slots busy: {replica}"
+
+
+def _list_unexplained(pool: Mapping[str, Any]) -> Iterator[str]:
+    for replica in pool["replicas"]:
+        if (replica["state"] == "ready") != (replica["reason"] is None):
+            yield f"{replica['replica_id']} is {replica['state']}: {replica['reason']}"

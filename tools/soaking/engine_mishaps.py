@@ -125,9 +125,7 @@ async def cut_the_model_short(scene: Scene) -> None:
     await _lose_models(scene, "model file is truncated", lambda whole: whole[:2000])
 
 
-async def _lose_models(
-    scene: Scene, kind: str, spoil: Callable[[bytes], bytes | None]
-) -> None:
+async def _lose_models(scene: Scene, kind: str, spoil: Callable[[bytes], bytes | None]) -> None:
     pool, place = draw_pool(scene, is_fake=True), scene.dice.random()
     pid = await scene.find_engine(pool, place)
     scene.book.fault(kind, f"{pool.pool_id} pid={pid}")
@@ -196,4 +194,3 @@ def _replace(path: Path, text: str) -> None:
     draft = path.with_suffix(".draft")
     draft.write_text(text)
     draft.replace(path)
-

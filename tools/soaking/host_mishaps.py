@@ -65,7 +65,9 @@ async def fill_the_disk(scene: Scene) -> None:
     engine that is started meanwhile inherits that."""
     is_everywhere, span_s = scene.dice.random() < 0.5, scene.dice.uniform(0.5, SPAN_MAX_S / 2)
     size_bytes = 0 if is_everywhere else scene.world.log.stat().st_size
-    scene.book.fault("disk is full" if is_everywhere else "disk of the log is full", f"{span_s:.1f} s")
+    scene.book.fault(
+        "disk is full" if is_everywhere else "disk of the log is full", f"{span_s:.1f} s"
+    )
     kept = resource.prlimit(scene.stand.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(scene.stand.pid, resource.RLIMIT_FSIZE, (size_bytes, kept[1]))
     try:

@@ -13,7 +13,7 @@ from tests.fakes.journal import Entry
 MOST_BEGINNINGS = 2
 """Of one task: it is put back once."""
 
-_BEGIN = re.compile(r"begin (#\d+) ")
+_BEGIN = re.compile(r"begin (#-?\d+) ")
 
 
 def find_beginnings(journal: Sequence[Entry]) -> dict[str, list[float]]:
@@ -40,7 +40,9 @@ def list_beginning_faults(
             yield f"task {marker} has ended, and no engine has begun it"
 
 
-def list_order_faults(tasks: Sequence[Task], beginnings: Mapping[str, Sequence[float]]) -> Iterator[str]:
+def list_order_faults(
+    tasks: Sequence[Task], beginnings: Mapping[str, Sequence[float]]
+) -> Iterator[str]:
     """Of one pool with one slot: who has begun before another who should have come first.
 
     A task's place in the queue is known from its 202 on. So whoever was admitted before another of
@@ -48,9 +50,8 @@ def list_order_faults(tasks: Sequence[Task], beginnings: Mapping[str, Sequence[f
     before the generation that went before a batch task's has begun, does too, for it was waiting
     when that slot was granted again.
     """
-    begun = sorted(
-        (beginnings[task.marker][0], task) for task in tasks if task.marker in beginnings
-    , key=lambda pair: pair[0])
+    begun = [(beginnings[task.marker][0], task) for task in tasks if task.marker in beginnings]
+    begun.sort(key=lambda pair: pair[0])
     for priority in ("interactive", "batch"):
         line = [task for _, task in begun if task.priority == priority]
         latest_posted = line[0] if line else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from soaking.book import Book, Invariant
 from soaking.client import Client
-from soaking.pools import POOLS, Pool
+from soaking.pools import POOLS
 from soaking.tasks import Task, list_faults
 from soaking.world import ABANDON_AFTER_S, World
 

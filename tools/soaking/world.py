@@ -144,7 +144,9 @@ def _list_keys(world: World, pool: Pool) -> Iterator[str]:
             keys |= {"model": world.models[pool.pool_id][0], **patience, "args": ["-t", "1"]}
             env["OMP_WAIT_POLICY"] = "passive"
     yield from (f"{key} = {json.dumps(value)}" for key, value in keys.items())
-    yield "env = { " + ", ".join(f"{name} = {json.dumps(text)}" for name, text in env.items()) + " }"
+    yield (
+        "env = { " + ", ".join(f"{name} = {json.dumps(text)}" for name, text in env.items()) + " }"
+    )
 
 
 @dataclass(frozen=True, slots=True)

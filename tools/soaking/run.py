@@ -1,0 +1,178 @@
+"""A whole soak: spells of load and faults, a rest behind each, and a stop under load at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from soaking import processes
+from soaking.book import Book, Invariant
+from soaking.client import Client
+from soaking.growth import has_grown
+from soaking.mishaps import MEAN_S, draw_mishap
+from soaking.pools import POOLS
+from soaking.pulse import Pulse
+from soaking.rest import Inspector, Reading
+from soaking.scene import Scene
+from soaking.tasks import Task, list_faults
+from soaking.visitors import VISITORS, Crowd
+from soaking.watch import watch
+from soaking.world import STOP_GRACE_S, Stand
+from tests.http1.raw_cases import TOKEN
+
+READY_S = 120.0
+SPELL_MAX_S = 60.0
+SPELLS_LEAST = 3
+GONE_S = 90.0
+"""For what is under way when a spell is over: longer than a task may wait for its pool."""
+STOP_S = STOP_GRACE_S + 25.0
+"""An engine may take 10 s from SIGTERM to SIGKILL, and one may be loading."""
+LAST_TASKS = 3
+"""At each pool, when the daemon is stopped."""
+
+
+@dataclass(slots=True)
+class Soak:
+    """One soak of a daemon that has been started; ``run`` fills the book."""
+
+    stand: Stand
+    seed: int
+    seconds: float
+    book: Book = field(default_factory=Book)
+    readings: list[Reading] = field(default_factory=list)
+
+    async def run(self) -> None:
+        client = Client(self.stand.port, self.book)
+        scene = Scene(self.stand, client, self.book, random.Random(self.seed))
+        crowd = Crowd(client, self.stand.world, self.book, self.seed)
+        try:
+            await self._wait_until_ready(client)
+            scene.expect_models_of_the_configuration()
+            beats = self.stand.world.folder / "pulse"
+            with Pulse(self.stand.port, TOKEN, self.stand.pid, beats) as pulse:
+                inspector = Inspector(scene, crowd, pulse, self.readings)
+                async with self._company(crowd):
+                    await self._go_through(scene, crowd, inspector)
+            if not self.book.is_broken.is_set():
+                await self._stop_under_load(client)
+        finally:
+            await client.close()
+
+    async def _wait_until_ready(self, client: Client) -> None:
+        deadline_s = time.monotonic() + READY_S
+        while time.monotonic() < deadline_s:
+            with contextlib.suppress(OSError, Exception):
+                health = await client.health()
+                states = [r["state"] for pool in health["pools"] for r in pool["replicas"]]
+                if set(states) == {"ready"}:
+                    return
+            await asyncio.sleep(0.1)
+        self.book.breach(Invariant.COMES_BACK, "the daemon did not become ready")
+
+    @contextlib.asynccontextmanager
+    async def _company(self, crowd: Crowd) -> AsyncIterator[None]:
+        """The visitors and the watch, who come and look until the end."""
+        own = Client(self.stand.port, self.book)
+        company = [asyncio.create_task(crowd.come(place)) for place in range(VISITORS)]
+        company.append(asyncio.create_task(watch(own, self.book)))
+        try:
+            yield
+        finally:
+            for one in company:
+                one.cancel()
+            for end in await asyncio.gather(*company, return_exceptions=True):
+                if isinstance(end, Exception):
+                    raise end
+            await own.close()
+
+    async def _go_through(self, scene: Scene, crowd: Crowd, inspector: Inspector) -> None:
+        # What an idle daemon has open is what it may have open.
+        await inspector.inspect(is_last=True)
+        spells = max(SPELLS_LEAST, round(self.seconds / SPELL_MAX_S))
+        for left in reversed(range(spells)):
+            if self.book.is_broken.is_set():
+                return
+            self.book.step("a spell of faults")
+            crowd.is_open.set()
+            await self._throw_mishaps(scene, self.seconds / spells)
+            crowd.is_open.clear()
+            self.book.step("a rest")
+            if self.book.is_broken.is_set():
+                return
+            await inspector.inspect(is_last=not left)
+        self._judge_growth()
+
+    async def _throw_mishaps(self, scene: Scene, span_s: float) -> None:
+        """Until the time is over, or a breach was found; each is carried to its end."""
+        until_s = time.monotonic() + span_s
+        mishaps: set[asyncio.Task[None]] = set()
+        while (left_s := until_s - time.monotonic()) > 0 and not self.book.is_broken.is_set():
+            pause_s = min(scene.dice.expovariate(1 / MEAN_S), left_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.book.is_broken.wait(), pause_s)
+            mishaps.add(asyncio.create_task(_befall(scene)))
+        await asyncio.gather(*mishaps)
+
+    def _judge_growth(self) -> None:
+        for name, slack, invariant in (
+            ("rss_mib", 1.0, Invariant.OWNED),
+            ("files", 0.0, Invariant.OWNED),
+            ("threads", 0.0, Invariant.OWNED),
+            ("processes", 0.0, Invariant.OWNED),
+            ("latency_ms", 1.0, Invariant.LOOP),
+        ):
+            values = [getattr(reading, name) for reading in self.readings]
+            self.book.check(invariant, not has_grown(values, slack), f"{name} grows: {values}")
+
+    # -- the end -------------------------------------------------------------------------------
+
+    async def _stop_under_load(self, client: Client) -> None:
+        """SIGTERM while every pool has tasks: each of them ends, and nothing is left."""
+        tasks = [
+            Task(-1000 - n, pool, "interactive", tokens, "reads", 0.05)
+            for pool in POOLS
+            for n, tokens in zip(range(LAST_TASKS), (2, 20, 200), strict=True)
+        ]
+        readers = [asyncio.create_task(_follow(client, task)) for task in tasks]
+        await asyncio.sleep(1)
+        os.kill(self.stand.pid, signal.SIGTERM)
+        self.book.step("SIGTERM to the daemon")
+        for task, end in zip(
+            tasks, await asyncio.gather(*readers, return_exceptions=True), strict=True
+        ):
+            if task.admitted_s is None:
+                continue
+            faults = (
+                [repr(end)]
+                if isinstance(end, BaseException)
+                else list(list_faults(task, self.stand.world.models[task.pool.pool_id]))
+            )
+            about = f"task {task.marker} on {task.pool.pool_id} at the stop"
+            self.book.check(Invariant.ENDS_ONCE, not faults, f"{about}: {'; '.join(faults)}")
+            if not faults:
+                self.book.tasks[task.outcome] += 1
+        exited = await asyncio.to_thread(self.stand.child.has_exited_within, STOP_S)
+        told = os.waitid(os.P_PID, self.stand.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        is_kept = exited and told is not None and told.si_status == 0
+        self.book.check(Invariant.SPEAKS, is_kept, f"it ended so: {told}")
+        left = processes.list_marked(self.stand.world.folder)
+        self.book.check(Invariant.OWNED, not left, f"processes that outlived the daemon: {left}")
+
+
+async def _befall(scene: Scene) -> None:
+    await draw_mishap(scene.dice).befall(scene)
+
+
+async def _follow(client: Client, task: Task) -> None:
+    task.posted_s = time.monotonic()
+    body = {"pool_id": task.pool.pool_id, "prompt": task.prompt, "max_tokens": task.tokens}
+    answer = await client.ask("POST", "/v1/tasks", body)
+    if answer.status_code == 202:
+        task.admitted_s, task.task_id = time.monotonic(), answer.json()["task_id"]
+        task.story = await client.read(task.task_id)

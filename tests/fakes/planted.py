@@ -1,8 +1,85 @@
 """The daemon with one defect in it, to see that whoever looks for defects finds it.
 
-Run as ``python -m tests.fakes.planted DEFECT ARGUMENTS...``: the arguments are orchd's own.
+Run as ``python -m tests.fakes.planted DEFECT ARGUMENTS...``: the arguments are orchd's own. Each
+defect shows now and then only, as real ones do.
 """
 
 from __future__ import annotations
 
-DEFECTS = {"none": None}
+import os
+import sys
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from orchd.__main__ import run
+from orchd.runner.attempt import Attempt
+from orchd.runner.resources import Resources
+from orchd.serving.dispatch import Dispatcher, Grant
+from orchd.serving.event_log import EventLog
+from orchd.serving.task import Task
+
+SLOT_EVERY, LEASE_EVERY = 50, 3
+LAG_FRAMES = 3
+
+
+def keep_a_slot() -> None:
+    """Now and then a slot that was given back stays busy."""
+    release, number = Dispatcher.release, count(1)
+
+    def forget(self: Dispatcher, grant: Grant) -> None:
+        release(self, grant)
+        grant.slots.busy += next(number) % SLOT_EVERY == 0
+
+    Dispatcher.release = forget  # type: ignore[method-assign]
+
+
+def move_a_cursor() -> None:
+    """A reader that begins in the midst, and is behind, misses an event."""
+    read = EventLog.read
+
+    def skip(self: EventLog, cursor: int, limit_bytes: int) -> tuple[bytes, int]:
+        is_behind = 0 < cursor <= len(self) - LAG_FRAMES
+        return read(self, cursor + is_behind, limit_bytes)
+
+    EventLog.read = skip  # type: ignore[method-assign]
+
+
+def keep_a_reservation() -> None:
+    """Some engines' reservations outlive them."""
+    release, number = Resources._release, count(1)
+
+    def forget(self: Resources, holding: Any) -> None:
+        if next(number) % LEASE_EVERY:
+            release(self, holding)
+
+    Resources._release = forget  # type: ignore[method-assign]
+
+
+def start_again() -> None:
+    """A task whose replica dies before its first token is put back each time, not once."""
+    Task.can_requeue = property(lambda self: self.tokens_logged == 0)  # type: ignore[assignment]
+
+
+def keep_a_file() -> None:
+    """Each engine costs a descriptor."""
+    init = Attempt.__init__
+
+    def open_and_forget(self: Attempt, *arguments: Any) -> None:
+        init(self, *arguments)
+        os.open(os.devnull, os.O_RDONLY)
+
+    Attempt.__init__ = open_and_forget  # type: ignore[method-assign,assignment]
+
+
+DEFECTS: dict[str, Callable[[], None]] = {
+    "slot-not-released": keep_a_slot,
+    "cursor-off-by-one": move_a_cursor,
+    "reservation-kept": keep_a_reservation,
+    "started-again": start_again,
+    "descriptor-leak": keep_a_file,
+}
+
+if __name__ == "__main__":
+    DEFECTS[sys.argv.pop(1)]()
+    sys.exit(run())

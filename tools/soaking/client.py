@@ -61,6 +61,9 @@ class Client:
         seen: list[Seen] = []
         async with aconnect_sse(self._http, "GET", path, headers=headers) as source:
             async for event in source.aiter_sse():
+                if (event.event, event.data) == ("message", ""):
+                    # httpx-sse makes an event without data of a comment that comes behind an id.
+                    continue
                 WITNESS.hold_event(event.event, event.data)
                 seen.append(Seen(event.id, event.event, event.data))
                 if len(seen) == until:

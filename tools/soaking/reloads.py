@@ -30,6 +30,11 @@ def write_bad_models(folder: Path) -> None:
     write_heavy_model(crashing, LARGE_MIB // 3, prompt="[crash 0] ")
 
 
+def list_bad(pool: Pool) -> list[str]:
+    """Kinds that the pool must not come to serve; on the CPU there is room for what no card has."""
+    return [kind for kind in BAD if pool.cards or kind != "too large"]
+
+
 def draw_pool(scene: Scene) -> Pool:
     return scene.dice.choice([pool for pool in POOLS if pool.is_reloaded])
 
@@ -41,7 +46,8 @@ async def reload_well(scene: Scene) -> None:
 
 
 async def reload_badly(scene: Scene) -> None:
-    pool, kind = draw_pool(scene), scene.dice.choice(BAD)
+    pool = draw_pool(scene)
+    kind = scene.dice.choice(list_bad(pool))
     scene.book.fault(f"reload to a model that is {kind}", pool.pool_id)
     async with scene.reloading[pool.pool_id]:
         await reload(scene, pool, str(scene.world.folder / f"bad-{kind}.gguf"))
@@ -51,7 +57,7 @@ async def storm(scene: Scene) -> None:
     """Several at once, of one pool."""
     pool, _ = _draw_good(scene)
     models: list[str | None] = [None, *scene.world.models[pool.pool_id]]
-    models += [str(scene.world.folder / f"bad-{kind}.gguf") for kind in BAD]
+    models += [str(scene.world.folder / f"bad-{kind}.gguf") for kind in list_bad(pool)]
     wanted = [scene.dice.choice(models) for _ in range(STORM)]
     scene.book.fault("storm of reloads", f"{pool.pool_id} to {wanted}")
     async with scene.reloading[pool.pool_id]:
@@ -93,16 +99,9 @@ async def reload(scene: Scene, pool: Pool, model: str | None) -> None:
         match outcome:
             case "200":
                 scene.models[pool.pool_id] = told["model_ref"]
-                # On the CPU there is room for what is too large for any card.
-                is_kept = not is_bad or "too large" in str(model)
-                if is_bad:
-                    await _go_back(scene, pool)
+                is_kept = not is_bad
             case "RELOAD_FAILED":
                 is_kept = told["message"].endswith((" was not touched", " is back"))
             case _:
                 is_kept = outcome == "CONFLICT"
         scene.book.check(Invariant.RELOADS, is_kept, f"{about}: {answer.status_code} {told}")
-
-
-async def _go_back(scene: Scene, pool: Pool) -> None:
-    await reload(scene, pool, scene.world.models[pool.pool_id][0])

@@ -32,6 +32,7 @@ IMPATIENT_S = 5.0
 BACK_S = 15.0
 """Longer than an engine has between SIGTERM and SIGKILL."""
 LOOK_S = 0.1
+STEADY_S = 0.5
 FILES_SLACK = 3
 STALL_S = 0.05
 STALLS_SHARE = 0.02
@@ -71,7 +72,7 @@ class Inspector:
     _probes: int = 0
 
     async def inspect(self, is_last: bool) -> None:
-        """Call it when nothing is under way. ``is_last``: every replica has to come back by itself."""
+        """Call it when no fault is under way any more. ``is_last``: all come back by themselves."""
         health = await self._settle(is_last)
         if health is None:
             return
@@ -193,11 +194,11 @@ class Inspector:
 
     async def _wait_for_steady_files(self) -> list[str]:
         """What is open once that does not change any more."""
-        pid, before = self.scene.stand.pid, []
-        while len(now := processes.list_files(pid)) != len(before):
-            before = now
-            await asyncio.sleep(5 * LOOK_S)
-        return now
+        files: list[str] = []
+        while len(now := processes.list_files(self.scene.stand.pid)) != len(files):
+            files = now
+            await asyncio.sleep(STEADY_S)
+        return files
 
     # -- the rest ------------------------------------------------------------------------------
 

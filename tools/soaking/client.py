@@ -21,6 +21,8 @@ TIMEOUT_S = 60.0
 """Longer than the daemon leaves a stream without a word, or a fault of the load lasts."""
 RELOAD_TIMEOUT_S = 120.0
 
+Timeout = float | httpx.Timeout
+
 
 class Client:
     """The daemon, as a well-behaved client of its meets it."""
@@ -39,10 +41,10 @@ class Client:
         self._http = _connect(self.port)
 
     async def ask(
-        self, method: str, path: str, body: object = None, timeout_s: float = TIMEOUT_S
+        self, method: str, path: str, body: object = None, timeout: Timeout = TIMEOUT_S
     ) -> httpx.Response:
         """One answer, whole."""
-        return await self._http.request(method, path, json=body, timeout=timeout_s)
+        return await self._http.request(method, path, json=body, timeout=timeout)
 
     async def health(self) -> dict[str, Any]:
         answer = dict((await self.ask("GET", "/health")).json())

@@ -9,13 +9,13 @@ from pathlib import Path
 import httpx
 
 from soaking.book import Invariant
-from soaking.client import RELOAD_TIMEOUT_S
+from soaking.client import RELOAD_TIMEOUT_S, TIMEOUT_S
 from soaking.pools import LARGE_MIB, POOLS, Pool
 from soaking.scene import Scene
 from tests.fakes.engines import write_heavy_model
 
 STORM = 5
-HANG_UP_S = 0.3
+HANG_UP = httpx.Timeout(TIMEOUT_S, read=0.3)
 
 BAD = ("absent", "a folder", "cut short", "too large", "exits", "crashes at its first token")
 
@@ -72,7 +72,7 @@ async def hang_up(scene: Scene) -> None:
     async with scene.reloading[pool.pool_id]:
         scene.models[pool.pool_id] = None
         try:
-            await scene.client.ask("POST", path, body, HANG_UP_S)
+            await scene.client.ask("POST", path, body, HANG_UP)
         except httpx.ReadTimeout:
             scene.book.reloads["not heard"] += 1
 

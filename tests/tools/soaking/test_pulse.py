@@ -98,7 +98,7 @@ def test_beats_show_a_blocked_loop_and_no_other(tmp_path: Path) -> None:
     stalled = [beat.own_s for n, beat in enumerate(beats) if STALLS[n % 7] != "answer"]
     quick = [beat.own_s for n, beat in enumerate(beats) if STALLS[n % 7] == "answer"]
     assert min(stalled) > STALL_S / 2
-    assert statistics.median(quick) < STALL_S / 10
+    assert statistics.median(quick) < min(stalled) / 2
 
 
 def test_what_a_busy_machine_took_is_not_the_daemons(tmp_path: Path) -> None:
@@ -132,7 +132,8 @@ def test_times_are_of_the_clock_that_all_share_and_keep_their_pace(tmp_path: Pat
         beats = wait_for(pulse, 10)
     times_s = [began_s, *(beat.at_s for beat in beats), time.monotonic()]
     assert times_s == sorted(times_s)
-    assert beats[-1].at_s - beats[0].at_s >= 0.05 * 9 * 0.99
+    # The first may have been late, and those after it are not for that.
+    assert beats[-1].at_s - beats[0].at_s > 0.05 * 9 / 2
 
 
 def test_one_connection_is_kept_and_made_anew_where_it_was_closed(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ TIMEOUT_S = 60.0
 """Longer than the daemon leaves a stream without a word, or a fault of the load lasts."""
 RELOAD_TIMEOUT_S = 120.0
 
-Timeout = float | httpx.Timeout
+Patience = float | httpx.Timeout
 
 
 class Client:
@@ -41,10 +41,10 @@ class Client:
         self._http = _connect(self.port)
 
     async def ask(
-        self, method: str, path: str, body: object = None, timeout: Timeout = TIMEOUT_S
+        self, method: str, path: str, body: object = None, patience: Patience = TIMEOUT_S
     ) -> httpx.Response:
         """One answer, whole."""
-        return await self._http.request(method, path, json=body, timeout=timeout)
+        return await self._http.request(method, path, json=body, timeout=patience)
 
     async def health(self) -> dict[str, Any]:
         answer = dict((await self.ask("GET", "/health")).json())

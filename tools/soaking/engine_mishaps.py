@@ -8,8 +8,10 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from random import Random
 
 from soaking.pools import HURT, Pool
 from soaking.scene import Scene
@@ -33,45 +35,45 @@ LOAD_FAULTS: Mapping[str, Mapping[str, object]] = {
 }
 
 
-def draw_pool(scene: Scene, *, is_fake: bool = False) -> Pool:
-    return scene.dice.choice([pool for pool in HURT if pool.is_fake or not is_fake])
+def draw_pool(dice: Random, *, is_fake: bool = False) -> Pool:
+    return dice.choice([pool for pool in HURT if pool.is_fake or not is_fake])
 
 
-async def signal_one(scene: Scene, number: signal.Signals) -> None:
+async def signal_one(scene: Scene, dice: Random, number: signal.Signals) -> None:
     """To the process itself, as anybody's kill does."""
-    pool, place = draw_pool(scene), scene.dice.random()
+    pool, place = draw_pool(dice), dice.random()
     pid = await scene.find_engine(pool, place)
     scene.book.fault(f"engine gets {number.name}", f"{pool.pool_id} pid={pid}")
     _send(pid, number)
 
 
-async def kill(scene: Scene) -> None:
-    await signal_one(scene, signal.SIGKILL)
+async def kill(scene: Scene, dice: Random) -> None:
+    await signal_one(scene, dice, signal.SIGKILL)
 
 
-async def abort(scene: Scene) -> None:
-    await signal_one(scene, signal.SIGABRT)
+async def abort(scene: Scene, dice: Random) -> None:
+    await signal_one(scene, dice, signal.SIGABRT)
 
 
-async def terminate(scene: Scene) -> None:
-    await signal_one(scene, signal.SIGTERM)
+async def terminate(scene: Scene, dice: Random) -> None:
+    await signal_one(scene, dice, signal.SIGTERM)
 
 
-async def deafen(scene: Scene) -> None:
+async def deafen(scene: Scene, dice: Random) -> None:
     """It accepts, and answers nobody any more."""
-    pool, place = draw_pool(scene, is_fake=True), scene.dice.random()
+    pool, place = draw_pool(dice, is_fake=True), dice.random()
     pid = await scene.find_engine(pool, place)
     scene.book.fault("engine answers nobody any more", f"{pool.pool_id} pid={pid}")
     _send(pid, signal.SIGUSR2)
 
 
-async def stop_for_ever(scene: Scene) -> None:
+async def stop_for_ever(scene: Scene, dice: Random) -> None:
     """It hangs, until somebody does something about it."""
-    await signal_one(scene, signal.SIGSTOP)
+    await signal_one(scene, dice, signal.SIGSTOP)
 
 
-async def stop_for_a_while(scene: Scene) -> None:
-    pool, place, span_s = draw_pool(scene), scene.dice.random(), scene.dice.uniform(0.05, 1.5)
+async def stop_for_a_while(scene: Scene, dice: Random) -> None:
+    pool, place, span_s = draw_pool(dice), dice.random(), dice.uniform(0.05, 1.5)
     pid = await scene.find_engine(pool, place)
     scene.book.fault("engine is stopped for a while", f"{pool.pool_id} pid={pid} {span_s:.2f} s")
     _send(pid, signal.SIGSTOP)
@@ -91,10 +93,10 @@ def _send(pid: int | None, number: signal.Signals) -> None:
 # -- loads ---------------------------------------------------------------------------------------
 
 
-async def spoil_loads(scene: Scene) -> None:
+async def spoil_loads(scene: Scene, dice: Random) -> None:
     """The pool's engine dies, and the next ones do not load well."""
-    pool, place = draw_pool(scene, is_fake=True), scene.dice.random()
-    kind = scene.dice.choice(list(LOAD_FAULTS))
+    pool, place = draw_pool(dice, is_fake=True), dice.random()
+    kind = dice.choice(list(LOAD_FAULTS))
     pid = await scene.find_engine(pool, place)
     scene.book.fault(f"engine {kind}", f"{pool.pool_id} pid={pid}")
     async with scene.loading[pool.pool_id]:
@@ -117,16 +119,18 @@ def _faults_beside(scene: Scene, pool: Pool, faults: Mapping[str, object]) -> It
             _replace(model_faults(model), text)
 
 
-async def take_the_model_away(scene: Scene) -> None:
-    await _lose_models(scene, "model file is missing", lambda _: None)
+async def take_the_model_away(scene: Scene, dice: Random) -> None:
+    await _lose_models(scene, dice, "model file is missing", lambda _: None)
 
 
-async def cut_the_model_short(scene: Scene) -> None:
-    await _lose_models(scene, "model file is truncated", lambda whole: whole[:2000])
+async def cut_the_model_short(scene: Scene, dice: Random) -> None:
+    await _lose_models(scene, dice, "model file is truncated", lambda whole: whole[:2000])
 
 
-async def _lose_models(scene: Scene, kind: str, spoil: Callable[[bytes], bytes | None]) -> None:
-    pool, place = draw_pool(scene, is_fake=True), scene.dice.random()
+async def _lose_models(
+    scene: Scene, dice: Random, kind: str, spoil: Callable[[bytes], bytes | None]
+) -> None:
+    pool, place = draw_pool(dice, is_fake=True), dice.random()
     pid = await scene.find_engine(pool, place)
     scene.book.fault(kind, f"{pool.pool_id} pid={pid}")
     async with scene.loading[pool.pool_id]:
@@ -154,30 +158,29 @@ def _models_lost(
             model.with_suffix(".aside").replace(model)
 
 
-async def steal_the_port(scene: Scene) -> None:
+async def steal_the_port(scene: Scene, dice: Random) -> None:
     """The engine is kept from binding until somebody else listens on its port."""
-    pool, place = draw_pool(scene, is_fake=True), scene.dice.random()
+    pool, place = draw_pool(dice, is_fake=True), dice.random()
+    held = scene.world.folder / f"port-{dice.getrandbits(32):x}"
     pid = await scene.find_engine(pool, place)
     scene.book.fault("engine's port is stolen", f"{pool.pool_id} pid={pid}")
-    held = scene.world.folder / f"port-{scene.dice.getrandbits(32):x}"
     async with scene.loading[pool.pool_id]:
         with contextlib.ExitStack() as stack:
             stack.callback(held.unlink, missing_ok=True)
             with _faults_beside(scene, pool, {"hold_port": str(held)}):
                 _send(pid, signal.SIGKILL)
-                port = await _wait_for_port(held)
+                port = await asyncio.to_thread(_wait_for_port, held)
             if port is not None:
                 stack.enter_context(_listening(port))
                 held.unlink()
                 await asyncio.sleep(LOADS_S)
 
 
-async def _wait_for_port(held: Path) -> int | None:
+def _wait_for_port(held: Path) -> int | None:
     """The port of the next engine; None where there is none in time."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(PORT_WAIT_S):
-            while not held.exists():
-                await asyncio.sleep(0.02)
+    deadline_s = time.monotonic() + PORT_WAIT_S
+    while not held.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.02)
     return int(held.read_text()) if held.exists() else None
 
 

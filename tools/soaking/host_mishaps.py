@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections.abc import Mapping
+from random import Random
 
 from soaking.pools import HURT_CARDS
 from soaking.scene import Scene
@@ -27,9 +28,9 @@ MACHINE_FAULTS: Mapping[str, Mapping[str, int]] = {
 }
 
 
-async def hurt_a_card(scene: Scene) -> None:
-    kind, place = scene.dice.choice(list(CARD_FAULTS)), scene.dice.choice(HURT_CARDS)
-    span_s = scene.dice.uniform(0.5, SPAN_MAX_S)
+async def hurt_a_card(scene: Scene, dice: Random) -> None:
+    kind, place = dice.choice(list(CARD_FAULTS)), dice.choice(HURT_CARDS)
+    span_s = dice.uniform(0.5, SPAN_MAX_S)
     nvml = scene.world.nvml
     before = nvml.cards[place]
     kept = {name: getattr(before, name) for name in CARD_FAULTS[kind]}
@@ -41,9 +42,9 @@ async def hurt_a_card(scene: Scene) -> None:
         nvml.change(place, **kept)
 
 
-async def hurt_the_driver(scene: Scene) -> None:
-    kind = scene.dice.choice(list(MACHINE_FAULTS))
-    span_s = scene.dice.uniform(0.5, SPAN_MAX_S / 2)
+async def hurt_the_driver(scene: Scene, dice: Random) -> None:
+    kind = dice.choice(list(MACHINE_FAULTS))
+    span_s = dice.uniform(0.5, SPAN_MAX_S / 2)
     scene.book.fault(kind, f"{span_s:.1f} s")
     nvml = scene.world.nvml
     nvml.write(**MACHINE_FAULTS[kind])
@@ -53,17 +54,17 @@ async def hurt_the_driver(scene: Scene) -> None:
         nvml.write(**dict.fromkeys(MACHINE_FAULTS[kind], 0))
 
 
-async def restart_the_driver(scene: Scene) -> None:
+async def restart_the_driver(scene: Scene, dice: Random) -> None:
     """All that was opened before is stale."""
     scene.book.fault("NVML's handles become stale")
     nvml = scene.world.nvml
     nvml.write(epoch=nvml.settings.get("epoch", 0) + 1)
 
 
-async def fill_the_disk(scene: Scene) -> None:
+async def fill_the_disk(scene: Scene, dice: Random) -> None:
     """No file of the daemon's may become longer than its log is now: EFBIG, as ENOSPC elsewhere. An
     engine that is started meanwhile inherits that."""
-    is_everywhere, span_s = scene.dice.random() < 0.5, scene.dice.uniform(0.5, SPAN_MAX_S / 2)
+    is_everywhere, span_s = dice.random() < 0.5, dice.uniform(0.5, SPAN_MAX_S / 2)
     size_bytes = 0 if is_everywhere else scene.world.log.stat().st_size
     scene.book.fault(
         "disk is full" if is_everywhere else "disk of the log is full", f"{span_s:.1f} s"
@@ -76,7 +77,7 @@ async def fill_the_disk(scene: Scene) -> None:
         resource.prlimit(scene.stand.pid, resource.RLIMIT_FSIZE, kept)
 
 
-async def move_the_clock(scene: Scene) -> None:
-    by_s = scene.dice.choice((-86_400, -3600, -1, 1, 3600, 86_400))
+async def move_the_clock(scene: Scene, dice: Random) -> None:
+    by_s = dice.choice((-86_400, -3600, -1, 1, 3600, 86_400))
     scene.book.fault("clock jumps", f"{by_s} s")
     scene.world.clock.jump(by_s)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from random import Random
 
 from soaking import engine_mishaps, host_mishaps, reloads, strangers
 from soaking.scene import Scene
@@ -16,17 +16,16 @@ MEAN_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Mishap:
-    """One kind, or a family of them."""
+    """One kind, or a family of them. Its dice are its own, so that what is drawn does not depend on
+    who else draws meanwhile."""
 
     share: int
-    befall: Callable[[Scene], Awaitable[None]]
+    befall: Callable[[Scene, Random], Awaitable[None]]
 
 
 def _of_stranger(kind: str, behave: Callable[[Stranger], Awaitable[None]]) -> Mishap:
-    async def befall(scene: Scene) -> None:
+    async def befall(scene: Scene, dice: Random) -> None:
         scene.book.fault(kind)
-        # Dice of its own: what it draws later must not depend on who else draws meanwhile.
-        dice = random.Random(scene.dice.getrandbits(64))
         async with scene.client.contain(kind):
             await behave(Stranger(scene.client, scene.book, dice))
 
@@ -57,5 +56,10 @@ MISHAPS = (
 )
 
 
-def draw_mishap(dice: random.Random) -> Mishap:
-    return dice.choices(MISHAPS, [mishap.share for mishap in MISHAPS])[0]
+def plan(seed: int) -> Iterator[tuple[float, Mishap, Random]]:
+    """For ever: how long to wait, what befalls then, and its dice. The same for the same seed."""
+    dice = Random(seed)
+    while True:
+        pause_s = dice.expovariate(1 / MEAN_S)
+        mishap = dice.choices(MISHAPS, [mishap.share for mishap in MISHAPS])[0]
+        yield pause_s, mishap, Random(dice.getrandbits(64))

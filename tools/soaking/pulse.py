@@ -168,7 +168,7 @@ class _Prober:
         self._request = (
             f"GET /health HTTP/1.1\r\nHost: {_HOST}:{port}\r\nAuthorization: Bearer {token}\r\n\r\n"
         ).encode()
-        self._clocks = (_WaitClock("thread-self"), _WaitClock("thread-self"))
+        self._clocks = (_WaitClock("thread-self"), _WaitClock(f"{pid}/task/{pid}"))
         self._connection: socket.socket | None = None
 
     def probe(self) -> Beat:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from random import Random
 
 import httpx
 
@@ -35,38 +36,38 @@ def list_bad(pool: Pool) -> list[str]:
     return [kind for kind in BAD if pool.cards or kind != "too large"]
 
 
-def draw_pool(scene: Scene) -> Pool:
-    return scene.dice.choice([pool for pool in POOLS if pool.is_reloaded])
+def draw_pool(dice: Random) -> Pool:
+    return dice.choice([pool for pool in POOLS if pool.is_reloaded])
 
 
-async def reload_well(scene: Scene) -> None:
-    pool, model = _draw_good(scene)
+async def reload_well(scene: Scene, dice: Random) -> None:
+    pool, model = _draw_good(scene, dice)
     async with scene.reloading[pool.pool_id]:
         await reload(scene, pool, model)
 
 
-async def reload_badly(scene: Scene) -> None:
-    pool = draw_pool(scene)
-    kind = scene.dice.choice(list_bad(pool))
+async def reload_badly(scene: Scene, dice: Random) -> None:
+    pool = draw_pool(dice)
+    kind = dice.choice(list_bad(pool))
     scene.book.fault(f"reload to a model that is {kind}", pool.pool_id)
     async with scene.reloading[pool.pool_id]:
         await reload(scene, pool, str(scene.world.folder / f"bad-{kind}.gguf"))
 
 
-async def storm(scene: Scene) -> None:
+async def storm(scene: Scene, dice: Random) -> None:
     """Several at once, of one pool."""
-    pool, _ = _draw_good(scene)
+    pool, _ = _draw_good(scene, dice)
     models: list[str | None] = [None, *scene.world.models[pool.pool_id]]
     models += [str(scene.world.folder / f"bad-{kind}.gguf") for kind in list_bad(pool)]
-    wanted = [scene.dice.choice(models) for _ in range(STORM)]
+    wanted = [dice.choice(models) for _ in range(STORM)]
     scene.book.fault("storm of reloads", f"{pool.pool_id} to {wanted}")
     async with scene.reloading[pool.pool_id]:
         await asyncio.gather(*[reload(scene, pool, model) for model in wanted])
 
 
-async def hang_up(scene: Scene) -> None:
+async def hang_up(scene: Scene, dice: Random) -> None:
     """The client does not wait for the answer; the reload goes on."""
-    pool, model = _draw_good(scene)
+    pool, model = _draw_good(scene, dice)
     scene.book.fault("client hangs up on its reload", f"{pool.pool_id} to {model}")
     path, body = f"/v1/pools/{pool.pool_id}/reload", {"new_model_ref": model} if model else None
     async with scene.reloading[pool.pool_id]:
@@ -77,10 +78,10 @@ async def hang_up(scene: Scene) -> None:
             scene.book.reloads["not heard"] += 1
 
 
-def _draw_good(scene: Scene) -> tuple[Pool, str | None]:
+def _draw_good(scene: Scene, dice: Random) -> tuple[Pool, str | None]:
     """A pool, and one of its models, or its own afresh."""
-    pool = draw_pool(scene)
-    return pool, scene.dice.choice([None, *scene.world.models[pool.pool_id]])
+    pool = draw_pool(dice)
+    return pool, dice.choice([None, *scene.world.models[pool.pool_id]])
 
 
 async def reload(scene: Scene, pool: Pool, model: str | None) -> None:

@@ -194,11 +194,12 @@ class Inspector:
 
     async def _wait_for_steady_files(self) -> list[str]:
         """What is open once that does not change any more."""
-        files: list[str] = []
-        while len(now := processes.list_files(self.scene.stand.pid)) != len(files):
-            files = now
+        looks = [processes.list_files(self.scene.stand.pid)]
+        while True:
             await asyncio.sleep(STEADY_S)
-        return files
+            looks.append(processes.list_files(self.scene.stand.pid))
+            if len(looks[-1]) == len(looks[-2]):
+                return looks[-1]
 
     # -- the rest ------------------------------------------------------------------------------
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from random import Random
 
-from soaking import processes
+from soaking import mishaps, processes
 from soaking.book import Book, Invariant
 from soaking.client import Client
 from soaking.growth import has_grown
-from soaking.mishaps import MEAN_S, draw_mishap
+from soaking.mishaps import Mishap
 from soaking.pools import POOLS
 from soaking.pulse import Pulse
 from soaking.rest import Inspector, Reading
@@ -49,7 +49,7 @@ class Soak:
 
     async def run(self) -> None:
         client = Client(self.stand.port, self.book)
-        scene = Scene(self.stand, client, self.book, random.Random(self.seed))
+        scene = Scene(self.stand, client, self.book)
         crowd = Crowd(client, self.stand.world, self.book, self.seed)
         try:
             await self._wait_until_ready(client)
@@ -94,13 +94,14 @@ class Soak:
     async def _go_through(self, scene: Scene, crowd: Crowd, inspector: Inspector) -> None:
         # What an idle daemon has open is what it may have open.
         await inspector.inspect(is_last=True)
+        plan = mishaps.plan(self.seed)
         spells = max(SPELLS_LEAST, round(self.seconds / SPELL_MAX_S))
         for left in reversed(range(spells)):
             if self.book.is_broken.is_set():
                 return
             self.book.step("a spell of faults")
             crowd.is_open.set()
-            await self._throw_mishaps(scene, self.seconds / spells)
+            await self._throw(scene, plan, self.seconds / spells)
             crowd.is_open.clear()
             self.book.step("a rest")
             if self.book.is_broken.is_set():
@@ -108,16 +109,20 @@ class Soak:
             await inspector.inspect(is_last=not left)
         self._judge_growth()
 
-    async def _throw_mishaps(self, scene: Scene, span_s: float) -> None:
-        """Until the time is over, or a breach was found; each is carried to its end."""
+    async def _throw(
+        self, scene: Scene, plan: Iterator[tuple[float, Mishap, Random]], span_s: float
+    ) -> None:
+        """Until the time is over, or a breach was found; each mishap is carried to its end."""
+        thrown: set[asyncio.Task[None]] = set()
         until_s = time.monotonic() + span_s
-        mishaps: set[asyncio.Task[None]] = set()
-        while (left_s := until_s - time.monotonic()) > 0 and not self.book.is_broken.is_set():
-            pause_s = min(scene.dice.expovariate(1 / MEAN_S), left_s)
+        for pause_s, mishap, dice in plan:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.book.is_broken.wait(), pause_s)
-            mishaps.add(asyncio.create_task(_befall(scene)))
-        await asyncio.gather(*mishaps)
+                left_s = until_s - time.monotonic()
+                await asyncio.wait_for(self.book.is_broken.wait(), min(pause_s, max(left_s, 0)))
+            if self.book.is_broken.is_set() or time.monotonic() >= until_s:
+                break
+            thrown.add(asyncio.create_task(_carry(mishap, scene, dice)))
+        await asyncio.gather(*thrown)
 
     def _judge_growth(self) -> None:
         for name, slack, invariant in (
@@ -158,15 +163,20 @@ class Soak:
             if not faults:
                 self.book.tasks[task.outcome] += 1
         exited = await asyncio.to_thread(self.stand.child.has_exited_within, STOP_S)
-        told = os.waitid(os.P_PID, self.stand.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        is_kept = exited and told is not None and told.si_status == 0
-        self.book.check(Invariant.SPEAKS, is_kept, f"it ended so: {told}")
+        status = _read_exit_status(self.stand.pid) if exited else None
+        self.book.check(Invariant.SPEAKS, status == 0, f"exited {exited}, with status {status}")
         left = processes.list_marked(self.stand.world.folder)
         self.book.check(Invariant.OWNED, not left, f"processes that outlived the daemon: {left}")
 
 
-async def _befall(scene: Scene) -> None:
-    await draw_mishap(scene.dice).befall(scene)
+def _read_exit_status(pid: int) -> int | None:
+    """Of a child that has exited, left for others to reap."""
+    told = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return None if told is None else told.si_status
+
+
+async def _carry(mishap: Mishap, scene: Scene, dice: Random) -> None:
+    await mishap.befall(scene, dice)
 
 
 async def _follow(client: Client, task: Task) -> None:

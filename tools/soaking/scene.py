@@ -1,9 +1,8 @@
-"""What every mishap finds when it is its turn: the world, the daemon, a client, the book, dice."""
+"""What every mishap finds when it is its turn: the world, the daemon, a client, the book."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 from dataclasses import dataclass, field
 
 from soaking.book import Book
@@ -19,8 +18,6 @@ class Scene:
     stand: Stand
     client: Client
     book: Book
-    dice: random.Random
-    """The faults'; nobody else draws from it, so that a seed plans the same ones again."""
     models: dict[str, str | None] = field(default_factory=dict)
     """By pool, the one that it must have; None where a client did not stay to hear."""
     loading: dict[str, asyncio.Lock] = field(default_factory=lambda: _locks())

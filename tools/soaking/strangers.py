@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import chain, repeat
+from random import Random
 
 from soaking.book import Book, Invariant
 from soaking.client import Client
@@ -37,7 +37,7 @@ class Stranger:
 
     client: Client
     book: Book
-    dice: random.Random
+    dice: Random
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:

@@ -29,6 +29,8 @@ SETTLE_S = 100.0
 """Longer than the longest backoff and a load."""
 IMPATIENT_S = 5.0
 """After so long a pool whose replicas wait for their next try is reloaded, as its owner would."""
+GONE_S = 30.0
+"""For clients to read what is there to its end."""
 BACK_S = 15.0
 """Longer than an engine has between SIGTERM and SIGKILL."""
 LOOK_S = 0.1
@@ -74,7 +76,7 @@ class Inspector:
     async def inspect(self, is_last: bool) -> None:
         """Call it when no fault is under way any more. ``is_last``: all come back by themselves."""
         health = await self._settle(is_last)
-        if health is None:
+        if health is None or not await self._see_them_off():
             return
         await self._serve_one_each()
         await self.scene.client.let_go()
@@ -128,6 +130,17 @@ class Inspector:
                 mended.add(pool_id)
                 await reloads.reload(self.scene, BY_ID[pool_id], None)
 
+    async def _see_them_off(self) -> bool:
+        """Whether every client has come to its end, now that every task has."""
+        try:
+            await asyncio.wait_for(self.crowd.wait_until_gone(), GONE_S)
+        except TimeoutError:
+            waiting = [task for task in self.crowd.tasks.values() if not task.story]
+            text = f"clients wait, and nothing is under way: {[task.task_id for task in waiting]}"
+            self.scene.book.breach(Invariant.ENDS_ONCE, text)
+            return False
+        return True
+
     async def _serve_one_each(self) -> None:
         """Every pool serves a task to its end."""
         probes = []
@@ -177,7 +190,10 @@ class Inspector:
 
     async def _wait_for_none(self, name: str, look: Callable[[], list[object]]) -> None:
         deadline_s = time.monotonic() + BACK_S
-        while (left := look()) and time.monotonic() < deadline_s:
+        while True:
+            left = look()
+            if not left or time.monotonic() > deadline_s:
+                break
             await asyncio.sleep(LOOK_S)
         self.scene.book.check(Invariant.OWNED, not left, f"{name} are left: {left}")
 

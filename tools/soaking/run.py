@@ -29,8 +29,6 @@ from tests.http1.raw_cases import TOKEN
 READY_S = 120.0
 SPELL_MAX_S = 60.0
 SPELLS_LEAST = 3
-GONE_S = 90.0
-"""For what is under way when a spell is over: longer than a task may wait for its pool."""
 STOP_S = STOP_GRACE_S + 25.0
 """An engine may take 10 s from SIGTERM to SIGKILL, and one may be loading."""
 LAST_TASKS = 3

@@ -1,6 +1,6 @@
 """Whether a figure grows from rest to rest. Pure.
 
-What is read at a rest wavers, and the first rests come before all has been used once. So the least
+What is read at a rest wavers, and the first rests come before all has been used once. So the middle
 of the last third is held against the most of the third before: what grows without an end passes
 that, however slowly, if only the soak is long enough; what wavers does not.
 """
@@ -8,6 +8,7 @@ that, however slowly, if only the soak is long enough; what wavers does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 LEAST_READINGS = 6
 
@@ -18,4 +19,4 @@ def has_grown(readings: Sequence[float], slack: float) -> bool:
     if len(readings) < LEAST_READINGS:
         return False
     middle, last = readings[third:-third], readings[-third:]
-    return min(last) > max(middle) + slack
+    return median(last) > max(middle) + slack

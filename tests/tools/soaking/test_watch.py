@@ -1,0 +1,39 @@
+"""What /health must never say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from soaking.book import Invariant
+from soaking.watch import judge
+
+REPLICA: dict[str, Any] = {
+    "replica_id": "ordered-0",
+    "state": "ready",
+    "slots_busy": 1,
+    "slots_total": 1,
+    "reason": None,
+}
+
+
+def health(waiting: int = 0, **replica: Any) -> dict[str, Any]:
+    queue = {"interactive": waiting, "batch": 0}
+    return {"pools": [{"pool_id": "ordered", "queue": queue, "replicas": [REPLICA | replica]}]}
+
+
+@pytest.mark.parametrize(
+    ("told", "broken"),
+    [
+        (health(), None),
+        (health(waiting=6), None),
+        (health(waiting=7), Invariant.ORDER),
+        (health(slots_busy=2), Invariant.OWNED),
+        (health(state="backoff", reason="it died"), None),
+        (health(state="backoff"), Invariant.COMES_BACK),
+        (health(reason="it died"), Invariant.COMES_BACK),
+    ],
+)
+def test_what_health_tells(told: dict[str, Any], broken: Invariant | None) -> None:
+    found = [invariant for invariant, faults in judge(told).items() if faults]
+    assert found == ([] if broken is None else [broken])

@@ -30,7 +30,23 @@ def write_entry(path: str, text: str) -> None:
 
 def read_journal(path: Path) -> list[Entry]:
     """All that is in it, in the order of the file; nothing, where nobody has begun it."""
-    if not path.exists():
-        return []
-    lines = (line.split(" ", 2) for line in path.read_text().splitlines())
-    return [Entry(float(at_s), int(pid), text) for at_s, pid, text in lines]
+    return JournalReader(path).read_new()
+
+
+class JournalReader:
+    """Goes on where it has stopped; a line that is half written is left for the next time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read_new(self) -> list[Entry]:
+        """What has come since the last time."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as journal:
+            journal.seek(self._offset)
+            lines = journal.read().split(b"\n")[:-1]
+        self._offset += sum(len(line) + 1 for line in lines)
+        fields = (line.decode().split(" ", 2) for line in lines)
+        return [Entry(float(at_s), int(pid), text) for at_s, pid, text in fields]

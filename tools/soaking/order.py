@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from soaking.tasks import Task
@@ -16,26 +16,33 @@ MOST_BEGINNINGS = 2
 _BEGIN = re.compile(r"begin (#-?\d+) ")
 
 
-def find_beginnings(journal: Sequence[Entry]) -> dict[str, list[float]]:
+class Beginnings:
     """By task's marker, when each of its generations began."""
-    found: dict[str, list[float]] = {}
-    for entry in journal:
-        if begun := _BEGIN.match(entry.text):
-            found.setdefault(begun[1], []).append(entry.at_s)
-    return found
+
+    def __init__(self) -> None:
+        self.at_s: dict[str, list[float]] = {}
+
+    def note(self, journal: Iterable[Entry]) -> list[str]:
+        """Take in what is new of the journal; returns what is wrong by it alone."""
+        faults = []
+        for entry in journal:
+            if begun := _BEGIN.match(entry.text):
+                times = self.at_s.setdefault(begun[1], [])
+                times.append(entry.at_s)
+                if len(times) > MOST_BEGINNINGS:
+                    faults.append(f"task {begun[1]} was begun {len(times)} times")
+        return faults
 
 
 def list_beginning_faults(
     tasks: Mapping[str, Task], beginnings: Mapping[str, Sequence[float]]
 ) -> Iterator[str]:
-    """Tasks that were refused and yet began, that began too often, or ended without beginning."""
+    """Tasks that were refused and yet began, or that ended and never did."""
     counts = Counter({marker: len(times) for marker, times in beginnings.items()})
     for marker, task in tasks.items():
         if task.admitted_s is None:
             if counts[marker]:
                 yield f"task {marker} was refused, and begun {counts[marker]} times"
-        elif counts[marker] > MOST_BEGINNINGS:
-            yield f"task {marker} was begun {counts[marker]} times"
         elif task.outcome == "end" and task.pool.is_fake and not counts[marker]:
             yield f"task {marker} has ended, and no engine has begun it"
 

@@ -17,13 +17,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from soaking import processes, reloads
 from soaking.book import Invariant
-from soaking.order import find_beginnings, list_beginning_faults, list_order_faults
+from soaking.order import list_beginning_faults, list_order_faults
 from soaking.pools import BY_ID, LARGE_TAKES_MIB, POOLS, TAKES_MIB
 from soaking.pulse import Beat, Pulse
 from soaking.scene import Scene
 from soaking.tasks import Task
 from soaking.visitors import Crowd
-from tests.fakes.journal import read_journal
 
 SETTLE_S = 100.0
 """Longer than the longest backoff and a load."""
@@ -99,6 +98,7 @@ class Inspector:
             )
         )
         self.crowd.tasks.clear()
+        self.scene.beginnings.at_s.clear()
 
     # -- until all is still --------------------------------------------------------------------
 
@@ -239,7 +239,8 @@ class Inspector:
                 self.scene.book.check(Invariant.SPARED, is_kept, f"it was restarted: {pool}")
 
     def _check_tasks(self) -> None:
-        beginnings = find_beginnings(read_journal(self.scene.world.journal))
+        self.scene.beginnings.note(self.scene.journal.read_new())
+        beginnings = self.scene.beginnings.at_s
         done = {m: t for m, t in self.crowd.tasks.items() if t.story or t.admitted_s is None}
         faults = list(list_beginning_faults(done, beginnings))
         self.scene.book.check(Invariant.ENDS_ONCE, not faults, "; ".join(faults))

@@ -24,6 +24,7 @@ from soaking.tasks import Task, list_faults
 from soaking.visitors import VISITORS, Crowd
 from soaking.watch import watch
 from soaking.world import STOP_GRACE_S, Stand
+from tests.fakes.journal import JournalReader
 from tests.http1.raw_cases import TOKEN
 
 READY_S = 120.0
@@ -47,7 +48,7 @@ class Soak:
 
     async def run(self) -> None:
         client = Client(self.stand.port, self.book)
-        scene = Scene(self.stand, client, self.book)
+        scene = Scene(self.stand, client, self.book, JournalReader(self.stand.world.journal))
         crowd = Crowd(client, self.stand.world, self.book, self.seed)
         try:
             await self._wait_until_ready(client)
@@ -55,7 +56,7 @@ class Soak:
             beats = self.stand.world.folder / "pulse"
             with Pulse(self.stand.port, TOKEN, self.stand.pid, beats) as pulse:
                 inspector = Inspector(scene, crowd, pulse, self.readings)
-                async with self._company(crowd):
+                async with self._company(scene, crowd):
                     await self._go_through(scene, crowd, inspector)
             if not self.book.is_broken.is_set():
                 await self._stop_under_load(client)
@@ -74,11 +75,12 @@ class Soak:
         self.book.breach(Invariant.COMES_BACK, "the daemon did not become ready")
 
     @contextlib.asynccontextmanager
-    async def _company(self, crowd: Crowd) -> AsyncIterator[None]:
+    async def _company(self, scene: Scene, crowd: Crowd) -> AsyncIterator[None]:
         """The visitors and the watch, who come and look until the end."""
         own = Client(self.stand.port, self.book)
         company = [asyncio.create_task(crowd.come(place)) for place in range(VISITORS)]
-        company.append(asyncio.create_task(watch(own, self.book)))
+        looking = watch(own, self.book, scene.journal, scene.beginnings)
+        company.append(asyncio.create_task(looking))
         try:
             yield
         finally:

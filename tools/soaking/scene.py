@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from soaking.book import Book
 from soaking.client import Client
+from soaking.order import Beginnings
 from soaking.pools import POOLS, Pool
 from soaking.world import Stand, World
+from tests.fakes.journal import JournalReader
 
 
 @dataclass(slots=True)
@@ -18,6 +20,9 @@ class Scene:
     stand: Stand
     client: Client
     book: Book
+    journal: JournalReader
+    beginnings: Beginnings = field(default_factory=Beginnings)
+    """Since the last rest."""
     models: dict[str, str | None] = field(default_factory=dict)
     """By pool, the one that it must have; None where a client did not stay to hear."""
     loading: dict[str, asyncio.Lock] = field(default_factory=lambda: _locks())

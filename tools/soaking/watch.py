@@ -1,4 +1,5 @@
-"""Looks at /health all the while: bounds are kept, and who is not ready says why."""
+"""Looks at /health and the engines' journal all the while: bounds are kept, who is not ready says
+why, and no task begins too often."""
 
 from __future__ import annotations
 
@@ -8,15 +9,19 @@ from typing import Any
 
 from soaking.book import Book, Invariant
 from soaking.client import Client
+from soaking.order import Beginnings
 from soaking.pools import BY_ID
+from tests.fakes.journal import JournalReader
 
 EVERY_S = 0.25
 
 
-async def watch(client: Client, book: Book) -> None:
+async def watch(client: Client, book: Book, journal: JournalReader, beginnings: Beginnings) -> None:
     """For as long as it runs."""
     while True:
         await asyncio.sleep(EVERY_S)
+        again = beginnings.note(journal.read_new())
+        book.check(Invariant.ENDS_ONCE, not again, "; ".join(again))
         async with client.contain("GET /health"):
             health = await client.health()
             for invariant, faults in judge(health).items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from soaking.order import find_beginnings, list_beginning_faults, list_order_faults
+from soaking.order import Beginnings, list_beginning_faults, list_order_faults
 from soaking.pools import BY_ID
 from soaking.tasks import Seen, Task
 
@@ -30,7 +30,11 @@ def test_the_journal_is_read_by_marker() -> None:
         Entry(4.0, 13, "begin a stranger's"),
         Entry(5.0, 13, "flooded"),
     ]
-    assert find_beginnings(lines) == {"#7": [1.0, 3.0], "#-3": [2.0]}
+    beginnings = Beginnings()
+    assert beginnings.note(lines) == []
+    assert beginnings.at_s == {"#7": [1.0, 3.0], "#-3": [2.0]}
+    assert beginnings.note([lines[2]]) == []
+    assert beginnings.note([lines[0]]) == ["task #7 was begun 3 times"]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +42,6 @@ def test_the_journal_is_read_by_marker() -> None:
     [
         (1.0, [2.0], None),
         (1.0, [2.0, 3.0], None),
-        (1.0, [2.0, 3.0, 4.0], "begun 3 times"),
         (1.0, [], "no engine has begun it"),
         (None, [], None),
         (None, [2.0], "refused, and begun"),

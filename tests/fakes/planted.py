@@ -17,9 +17,10 @@ from orchd.runner.attempt import Attempt
 from orchd.runner.resources import Resources
 from orchd.serving.dispatch import Dispatcher, Grant
 from orchd.serving.event_log import EventLog
+from orchd.serving.queue import TaskQueue
 from orchd.serving.task import Task
 
-SLOT_EVERY, LEASE_EVERY = 50, 3
+SLOT_EVERY, LEASE_EVERY, TURN_EVERY = 50, 3, 10
 LAG_FRAMES = 3
 
 
@@ -72,12 +73,26 @@ def keep_a_file() -> None:
     Attempt.__init__ = open_and_forget  # type: ignore[method-assign,assignment]
 
 
+def take_the_second() -> None:
+    """Now and then the task behind the next one goes first."""
+    peek, number = TaskQueue.peek, count(1)
+
+    def pass_one(self: TaskQueue) -> Task | None:
+        for tasks in self._waiting.values():
+            if len(tasks) > 1 and not next(number) % TURN_EVERY:
+                return list(tasks.values())[1]
+        return peek(self)
+
+    TaskQueue.peek = pass_one  # type: ignore[method-assign]
+
+
 DEFECTS: dict[str, Callable[[], None]] = {
     "slot-not-released": keep_a_slot,
     "cursor-off-by-one": move_a_cursor,
     "reservation-kept": keep_a_reservation,
     "started-again": start_again,
     "descriptor-leak": keep_a_file,
+    "out-of-turn": take_the_second,
 }
 
 if __name__ == "__main__":

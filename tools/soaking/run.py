@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
+from daemon_child import Interrupted, raise_on_signals
+
 from soaking import mishaps, processes
 from soaking.book import Book, Invariant
 from soaking.client import Client
@@ -47,6 +49,11 @@ class Soak:
     readings: list[Reading] = field(default_factory=list)
 
     async def run(self) -> None:
+        """Raises Interrupted where a signal comes."""
+        with _cancelled_by_signals():
+            await self._run()
+
+    async def _run(self) -> None:
         client = Client(self.stand.port, self.book)
         scene = Scene(self.stand, client, self.book, JournalReader(self.stand.world.journal))
         crowd = Crowd(client, self.stand.world, self.book, self.seed)
@@ -167,6 +174,31 @@ class Soak:
         self.book.check(Invariant.SPEAKS, status == 0, f"exited {exited}, with status {status}")
         left = processes.list_marked(self.stand.world.folder)
         self.book.check(Invariant.OWNED, not left, f"processes that outlived the daemon: {left}")
+
+
+@contextlib.contextmanager
+def _cancelled_by_signals() -> Iterator[None]:
+    """What would end this process ends what runs here, in order."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    heard: list[int] = []
+
+    def end(number: int) -> None:
+        heard.append(number)
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end, number)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not heard:
+            raise
+        raise Interrupted(heard[0]) from None
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        raise_on_signals()
 
 
 def _read_exit_status(pid: int) -> int | None:

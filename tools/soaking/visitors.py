@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 
 from soaking.book import Book, Invariant
 from soaking.client import Client
-from soaking.pools import POOLS
+from soaking.pools import BY_ID, POOLS, Pool
 from soaking.tasks import Task, list_faults
 from soaking.world import ABANDON_AFTER_S, World
 
-VISITORS = 24
+VISITORS = 32
 PAUSE_MEAN_S = 0.4
+PARTY_MAX = 6
+"""Tasks more that one client brings along where the order is looked at."""
 HABITS = {
     "reads": 8,
     "reads twice": 2,
@@ -53,9 +55,9 @@ def draw(dice: random.Random, shares: dict[str, int]) -> str:
     return dice.choices(list(shares), list(shares.values()))[0]
 
 
-def invite(dice: random.Random, number: int) -> Task:
-    """A task as its client wants it."""
-    pool = dice.choices(POOLS, [pool.share for pool in POOLS])[0]
+def invite(dice: random.Random, number: int, pool: Pool | None = None) -> Task:
+    """A task as its client wants it, on some pool where none is named."""
+    pool = pool or dice.choices(POOLS, [pool.share for pool in POOLS])[0]
     task = Task(
         number,
         pool,
@@ -92,31 +94,48 @@ class Crowd:
         while True:
             await asyncio.sleep(dice.expovariate(1 / PAUSE_MEAN_S))
             await self.is_open.wait()
-            self._invited += 1
-            await self.receive(invite(dice, self._invited))
+            party = [self._invite(dice)]
+            if party[0].pool is BY_ID["ordered"]:
+                # Alone there, hardly anybody would wait behind anybody.
+                more = (self._invite(dice, party[0].pool) for _ in range(dice.randrange(PARTY_MAX)))
+                party += more
+            await self.receive(*party)
+
+    def _invite(self, dice: random.Random, pool: Pool | None = None) -> Task:
+        self._invited += 1
+        return invite(dice, self._invited, pool)
 
     async def wait_until_gone(self) -> None:
         """Nobody is under way; new ones come only where the door is open."""
         async with self._idle:
             await self._idle.wait_for(lambda: not self.under_way)
 
-    async def receive(self, task: Task) -> None:
-        """One visit, from its request to the last look at its story."""
+    async def receive(self, *party: Task) -> None:
+        """One visit, from its requests, one after another, to the last look at their stories."""
         self.under_way += 1
-        self.tasks[task.marker] = task
         try:
-            async with self.client.contain(f"task {task.marker} on {task.pool.pool_id}"):
-                if await self._submit(task):
-                    await _HABITS[task.habit](self.client, task)
-                    task.story = await self.client.read(task.task_id)
-                    await self._judge(task)
+            admitted = [task for task in party if await self._submit(task)]
+            await asyncio.gather(*[self._follow(task) for task in admitted])
         finally:
             self.under_way -= 1
             async with self._idle:
                 self._idle.notify_all()
 
+    async def _follow(self, task: Task) -> None:
+        async with self.client.contain(f"task {task.marker} on {task.pool.pool_id}"):
+            await _HABITS[task.habit](self.client, task)
+            task.story = await self.client.read(task.task_id)
+            await self._judge(task)
+
     async def _submit(self, task: Task) -> bool:
         """Whether it was admitted."""
+        self.tasks[task.marker] = task
+        is_admitted = False
+        async with self.client.contain(f"submission of {task.marker} to {task.pool.pool_id}"):
+            is_admitted = await self._ask_for(task)
+        return is_admitted
+
+    async def _ask_for(self, task: Task) -> bool:
         body = {
             "pool_id": task.pool.pool_id,
             "prompt": task.prompt,

@@ -173,14 +173,14 @@ async def _read_to_its_end(reader: asyncio.StreamReader) -> bytes:
 
 
 HABITS: dict[str, tuple[int, Callable[[Stranger], Awaitable[None]]]] = {
-    "client sends what is malformed": (12, send_malformed),
-    "client sends 1 GiB": (2, send_a_huge_body),
-    "client sends byte by byte": (3, send_byte_by_byte),
-    "client never finishes a head": (2, never_finish_the_head),
-    "client vanishes in its request": (3, vanish_in_the_body),
-    "client resets a stream": (4, reset_in_mid_stream),
-    "client stalls in a stream": (2, stall_in_mid_stream),
-    "client pipelines and vanishes": (2, pipeline_and_vanish),
-    "client tries other tokens": (2, try_other_tokens),
+    "client sends what is malformed": (24, send_malformed),
+    "client sends 1 GiB": (4, send_a_huge_body),
+    "client sends byte by byte": (6, send_byte_by_byte),
+    "client never finishes a head": (4, never_finish_the_head),
+    "client vanishes in its request": (6, vanish_in_the_body),
+    "client resets a stream": (8, reset_in_mid_stream),
+    "client stalls in a stream": (4, stall_in_mid_stream),
+    "client pipelines and vanishes": (4, pipeline_and_vanish),
+    "client tries other tokens": (4, try_other_tokens),
 }
 """By kind of fault, its share."""

@@ -29,7 +29,7 @@ HABITS = {
 }
 """With their shares."""
 WISHES = {
-    "": 900,
+    "": 2500,
     "[refuse]": 15,
     "[status 500]": 6,
     "[status 503]": 6,
@@ -114,7 +114,12 @@ class Crowd:
         """One visit, from its requests, one after another, to the last look at their stories."""
         self.under_way += 1
         try:
-            admitted = [task for task in party if await self._submit(task)]
+            admitted = []
+            for task in party:
+                self.tasks[task.marker] = task
+                async with self.client.contain(f"submission of {task.marker}"):
+                    if await self._submit(task):
+                        admitted.append(task)
             await asyncio.gather(*[self._follow(task) for task in admitted])
         finally:
             self.under_way -= 1
@@ -129,13 +134,6 @@ class Crowd:
 
     async def _submit(self, task: Task) -> bool:
         """Whether it was admitted."""
-        self.tasks[task.marker] = task
-        is_admitted = False
-        async with self.client.contain(f"submission of {task.marker} to {task.pool.pool_id}"):
-            is_admitted = await self._ask_for(task)
-        return is_admitted
-
-    async def _ask_for(self, task: Task) -> bool:
         body = {
             "pool_id": task.pool.pool_id,
             "prompt": task.prompt,

@@ -46,7 +46,7 @@ WISHES = {
     "[hang 0]": 1,
     "[hang 2]": 1,
     "[deaf 1]": 1,
-    "[flood 30]": 2,
+    "[flood 30]": 5,
 }
 """What a prompt asks a fake engine to do wrong, with its share."""
 

@@ -33,6 +33,11 @@ class ServerError:
     message: str
 
 
+def cut_words(message: str) -> str:
+    """As much of its words as is told. Half a surrogate pair is no text: no JSON could hold it."""
+    return message[:WORDS_CHARS].encode(errors="replace").decode()
+
+
 def judge(status: int, message: str) -> Refused | None:
     """Whose fault an error is: the task's where it is a 4xx; None where the engine's.
 
@@ -41,7 +46,7 @@ def judge(status: int, message: str) -> Refused | None:
     if status in _NOT_OURS:
         raise EngineError(f"does not take our key (HTTP {status}): it is not the engine we started")
     if 400 <= status < 500 and status not in _NOT_THE_TASK:
-        return Refused(message[:WORDS_CHARS], is_busy=status in _NOT_NOW)
+        return Refused(cut_words(message), is_busy=status in _NOT_NOW)
     return None
 
 
@@ -49,7 +54,7 @@ def judge_answer(status: int, message: str) -> Refused:
     """An answer of that status. Raises EngineError where the engine is at fault."""
     if (refused := judge(status, message)) is not None:
         return refused
-    raise EngineError(f"answered HTTP {status}: {message[:WORDS_CHARS]}")
+    raise EngineError(f"answered HTTP {status}: {cut_words(message)}")
 
 
 def judge_in_stream(error: ServerError) -> Refused:
@@ -57,7 +62,7 @@ def judge_in_stream(error: ServerError) -> Refused:
     refused = None if error.status is None else judge(error.status, error.message)
     if refused is not None:
         return refused
-    raise EngineError(f"gave up: {error.message[:WORDS_CHARS]}")
+    raise EngineError(f"gave up: {cut_words(error.message)}")
 
 
 def count(said: Any, *path: str) -> int | None:

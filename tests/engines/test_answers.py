@@ -49,6 +49,19 @@ def test_its_words_are_cut_wherever_they_come_from() -> None:
         judge_in_stream(ServerError(500, words))
 
 
+@pytest.mark.parametrize("words", ["\ud83d oh", "oh \udd99", "\ud83e\udd99"])
+def test_half_a_character_in_its_words_is_no_text(words: str) -> None:
+    """A log, /health or an event that should hold it could not be written."""
+    refused = judge(400, words)
+    assert refused is not None and "?" in refused.message
+    refused.message.encode()
+    for status in (500, None):
+        with pytest.raises(EngineError) as caught:
+            judge_in_stream(ServerError(status, words))
+        str(caught.value).encode()
+    assert judge(400, "\N{LLAMA}") == Refused("\N{LLAMA}")
+
+
 def test_an_error_of_no_status_is_the_engines() -> None:
     with pytest.raises(EngineError, match=r"^gave up: no$"):
         judge_in_stream(ServerError(None, "no"))

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Container, Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from orchd.config.model import PoolConfig
 from orchd.engines.adapter import (
@@ -145,8 +146,10 @@ async def _does_generate(
     parser = adapter.new_parser(way)
     last: list[Done | Refused] = []
 
-    def hear(events: Iterable[StreamEvent]) -> None:
-        last.extend(event for event in events if isinstance(event, Done | Refused))
+    def hear(events: Iterable[StreamEvent]) -> bool:
+        """Up to its last word, as a task's stream is heard."""
+        last.extend(islice((said for said in events if isinstance(said, Done | Refused)), 1))
+        return bool(last)
 
     request = adapter.generation_request(pool, way)
     receiver = Receiver(lambda: None, lambda chunk: hear(parser.feed(chunk)))
@@ -160,7 +163,7 @@ async def _does_generate(
         return False
     if answer.status != 200:
         last.append(adapter.read_refusal(answer.status, answer.body))
-    else:
+    elif not last:
         hear(parser.end())
     match last:
         case [Done(), *_]:

@@ -269,6 +269,18 @@ def test_a_first_answer_that_its_bodys_end_ends(drive: Drive[str | None]) -> Non
         drive(prove(copy(told), adapter=Other()))
 
 
+@pytest.mark.parametrize("behind", [b"garbage\n\n", EVENT, b'data: {"error":{}}\n\n', b""])
+def test_its_last_word_counts_whatever_comes_behind_it(
+    drive: Drive[str | None], behind: bytes
+) -> None:
+    """Also where its connection stays open, as with a task."""
+    answers = {
+        **copy(READY),
+        "/completion": [b"HTTP/1.1 200 OK\r\n\r\n" + EVENT + b"data: " + behind],
+    }
+    assert drive(prove(answers)) == "b1"
+
+
 def test_a_model_that_is_listed_before_it_has_loaded_is_waited_for(
     drive: Drive[str | None],
 ) -> None:

@@ -12,6 +12,7 @@ from orchd.errors import HostError
 from orchd.runner.hub_folder import HubReader
 from tests.fakes.engines import write_model
 from tests.fakes.hub import LLAMA_8B, SMALL, write_cached, write_folder
+from tests.runner.test_model_file import give_up_privileges
 
 MIB = 1 << 20
 
@@ -96,6 +97,31 @@ def test_hostile_files_are_refused(tmp_path: Path) -> None:
     index = {"weight_map": {"a": "../../secret.safetensors"}}
     (tmp_path / "n" / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "names a file elsewhere" in problem_with(tmp_path / "n")
+
+
+@pytest.mark.parametrize("path", [f"/{'a' * 300}", f"/{'a/' * 3000}", "/proc/self/none"])
+def test_a_path_that_cannot_be_is_no_bug_of_ours(path: str) -> None:
+    assert "No such folder; write the path of a model's folder" in problem_with(path)
+
+
+def test_a_folder_that_is_shut_is_told_with_the_mend(tmp_path: Path) -> None:
+    model = write_folder(tmp_path / "shut" / "m")
+    (tmp_path / "shut").chmod(0)
+    with give_up_privileges():
+        problem = problem_with(model)
+    (tmp_path / "shut").chmod(0o700)
+    assert "Permission denied: user " in problem
+    assert "may not read it; have its owner allow that (chmod)" in problem
+
+
+def test_a_files_name_is_told_as_text_and_not_whole(tmp_path: Path) -> None:
+    """Whatever is told goes into JSON, on /health for one."""
+    model = write_folder(tmp_path / "m")
+    (model / os.fsdecode(b"\xff.safetensors")).touch()
+    assert "cannot be loaded: \ufffd.safetensors in it is cut short" in problem_with(model)
+    index = {"weight_map": {"a": "x" * 1_000_000}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert len(problem_with(model)) < 1000
 
 
 def test_a_name_is_looked_up_where_its_engine_would(tmp_path: Path) -> None:

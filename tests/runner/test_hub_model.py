@@ -25,6 +25,8 @@ from orchd.runner.model_facts import LayerCache
 from orchd.runner.reckoning import cache_bytes, compute_bytes
 from tests.fakes.hub import LLAMA_8B
 
+DEEP: object = orjson.loads(b"[" * 1000 + b"]" * 1000)
+"""As deep as orjson reads; Python cannot show it."""
 KIB = 1024
 MIB = 1024 * KIB
 QWEN3_30B_A3B: Mapping[str, object] = {
@@ -154,6 +156,8 @@ def test_older_names_are_known() -> None:
         ({}, "names no number of layers"),
         ({**LLAMA_8B, "num_hidden_layers": True}, "num_hidden_layers in its config.json is True"),
         ({**LLAMA_8B, "num_hidden_layers": 10**6}, "num_hidden_layers in its config.json"),
+        ({**LLAMA_8B, "head_dim": [1, DEEP]}, "head_dim in its config.json is no number"),
+        ({**LLAMA_8B, "head_dim": {"a": DEEP}}, "head_dim in its config.json is no number"),
         ({**LLAMA_8B, "hidden_size": -1}, "hidden_size in its config.json is -1"),
         ({**LLAMA_8B, "head_dim": "x" * 999}, "head_dim in its config.json is 'xxx"),
         ({"num_hidden_layers": 1}, "names no number of heads"),
@@ -224,11 +228,22 @@ def test_an_index_names_each_file_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "files", [{}, [], {"a": "../x"}, {"a": "/etc/passwd"}, {"a": ""}, {"a": ".."}, None]
+    "files",
+    [{}, [], {"a": "../x"}, {"a": "/etc/passwd"}, {"a": ""}, {"a": ".."}, None, {"a": "x", "b": 7}],
 )
 def test_an_index_leads_nowhere_else(files: object) -> None:
     with pytest.raises(ModelFileError, match="the index of its weights names"):
         read_index(orjson.dumps({"weight_map": files}))
+
+
+def test_what_is_nested_without_an_end_is_no_bug_of_ours() -> None:
+    index = b'{"weight_map":{"a":' + b"[" * 1000 + b"]" * 1000 + b"}}"
+    with pytest.raises(ModelFileError, match="the index of its weights names what is no file"):
+        read_index(index)
+    told = {**LLAMA_8B, "layer_types": [DEEP] * 32}
+    assert read_hub_facts(told, 1).notes == (
+        "layers of the kind unnamed are counted as if they kept a whole cache",
+    )
 
 
 _JSON = st.recursive(

@@ -82,8 +82,9 @@ async def _wait_until_healthy(candidate: Candidate) -> None:
             raise EngineError(f"does not take its key (HTTP {health}), or is another's server")
         progress.see(candidate.read_signs(health), loop.time())
         if progress.has_stalled(loop.time(), stall_s):
-            told = "" if health == SILENT else f", and answers HTTP {health}"
-            raise EngineError(f"made no progress at loading for {stall_s:g} s{told}")
+            silent = f"and nothing answers on its port {candidate.endpoint.port}"
+            told = silent if health == SILENT else f"and answers HTTP {health}"
+            raise EngineError(f"made no progress at loading for {stall_s:g} s, {told}")
         # Engines tell nobody when they have loaded: asking again is the only way to know.
         await asyncio.sleep(_PROBE_INTERVAL_S)
 

@@ -242,6 +242,20 @@ def test_its_version_is_asked_where_the_identity_did_not_tell(
     assert drive(prove(answers_of_other(**others), adapter=Other())) == version
 
 
+def test_one_that_listens_elsewhere_is_told_its_port(drive: Drive[None]) -> None:
+    async def scenario() -> None:
+        endpoint = Endpoint("chat-0", "127.0.0.1", 9, "key")
+        watched = Watched()
+        pool = make_pool(load_stall_s=0.3, model=MODEL)
+        candidate = Candidate(LlamaCpp(), pool, endpoint, watched.read_signs, watched.is_strange)
+        with pytest.raises(
+            EngineError, match=r"loading for 0\.3 s, and nothing answers on its port 9$"
+        ):
+            await prove_ready(candidate)
+
+    drive(scenario())
+
+
 def test_a_health_that_refuses_our_key_is_not_waited_for(drive: Drive[str | None]) -> None:
     for status in (b"401 Unauthorized", b"403 Forbidden"):
         told = {"/health": [plain(b"", b"503 Loading"), plain(b"", status)]}

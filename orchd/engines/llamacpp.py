@@ -41,6 +41,7 @@ from orchd.engines.answers import (
     parse_json_or_none,
 )
 from orchd.engines.command import refuse_command
+from orchd.engines.command_flags import find_joined_flags
 from orchd.engines.event_stream import EventStreamReader
 from orchd.engines.llamacpp_memory import BATCH_TOKENS, CACHE_RAM_MIB, read_demand
 from orchd.engines.memory_demand import DeviceKind, MemoryDemand
@@ -76,6 +77,7 @@ class LlamaCpp:
 
     def find_faults(self, pool: PoolConfig) -> Iterator[Fault]:
         yield from refuse_command(pool)
+        yield from find_joined_flags("args", pool.args)
         for n, argument in enumerate(pool.args):
             # llama.cpp reads underscores in a flag as dashes.
             flag = argument.partition("=")[0].replace("_", "-")

@@ -34,8 +34,10 @@ from orchd.engines.command import (
     KEY_VARIABLE,
     fill_command,
     find_command_faults,
+    find_unfilled,
     holds,
 )
+from orchd.engines.command_flags import find_joined_flags
 from orchd.engines.memory_demand import DeviceKind, MemoryDemand
 from orchd.engines.openai_bound import bound_tokens
 from orchd.engines.openai_stream import ChatParser, CompletionParser
@@ -58,6 +60,8 @@ class OpenAi:
 
     def find_faults(self, pool: PoolConfig) -> Iterator[Fault]:
         yield from find_command_faults(pool.command)
+        yield from find_joined_flags("command", pool.command)
+        yield from find_joined_flags("args", pool.args)
         if pool.binary is not None:
             yield Fault("binary", 'is not for engine "openai"; its program is the first of command')
         if pool.sha256 is not None and not is_path(pool.engine, pool.model):
@@ -75,6 +79,8 @@ class OpenAi:
         if not self.has_key(pool):
             mend = f"hand it {KEY} in env or command, if it can ask for a key"
             yield f"its server is given no key: every user of this machine can use it; {mend}"
+        for place in find_unfilled(pool):
+            yield f"{place}, which is filled in in command alone; there it stays as it is written"
         words = " ".join(pool.command)
         if not holds(pool.command, "host") and not any(host in words for host in _LOOPBACK):
             yield "command holds no {host}: its server may listen beyond this machine"

@@ -30,6 +30,8 @@ from orchd.engines.adapter import (
     StreamParser,
 )
 from orchd.engines.answers import WORDS_CHARS, parse_json, parse_json_or_none
+from orchd.engines.command import refuse_command
+from orchd.engines.command_flags import find_joined_flags
 from orchd.engines.memory_demand import DeviceKind, MemoryDemand
 from orchd.engines.openai_bound import bound_tokens
 from orchd.engines.openai_errors import find_error, read_refusal
@@ -55,6 +57,8 @@ class Vllm:
     """The adapter; it has no state."""
 
     def find_faults(self, pool: PoolConfig) -> Iterator[Fault]:
+        yield from refuse_command(pool)
+        yield from find_joined_flags("args", pool.args)
         yield from find_argument_faults(pool.args)
         yield from find_other_faults(pool)
 

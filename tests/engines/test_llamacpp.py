@@ -484,6 +484,11 @@ def test_what_could_run_it() -> None:
     assert LlamaCpp().executables(pool) == (Binary("/opt/llama"),)
 
 
+def test_a_flag_and_its_value_are_two_words() -> None:
+    (fault,) = faults(["--flash-attn on"])
+    assert fault == "args[0]"
+
+
 def faults(args: Iterable[str] = (), **env: str) -> list[str]:
     pool = PoolConfig(id="c", engine="llamacpp", model="/m", args=tuple(args), env=env)
     return [fault.path for fault in LlamaCpp().find_faults(pool)]

@@ -62,6 +62,13 @@ def test_the_users_own_flags_are_theirs(args: tuple[str, ...]) -> None:
     assert faults(replace(POOL, args=args)) == []
 
 
+def test_a_command_is_another_engines_and_a_joined_flag_nobodys() -> None:
+    (fault,) = faults(replace(POOL, command=("vllm", "serve", "--port", "{port}")))
+    assert fault.startswith('command: is for engine "openai" alone')
+    (fault,) = faults(replace(POOL, args=("--enforce-eager", "--dtype half")))
+    assert fault == "args[1]: holds --dtype and its value: write each as a string of its own"
+
+
 def test_variables_that_are_the_daemons() -> None:
     names = ("VLLM_API_KEY", "VLLM_PORT", "VLLM_HOST_IP", "VLLM_CPU_KVCACHE_SPACE")
     for name in (*names, "VLLM_SERVER_DEV_MODE"):

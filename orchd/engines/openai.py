@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import orjson
-
 from orchd.config.model import PoolConfig
 from orchd.config.model_form import is_path
 from orchd.engines import openai_errors
@@ -39,7 +37,7 @@ from orchd.engines.command import (
 )
 from orchd.engines.command_flags import find_joined_flags
 from orchd.engines.memory_demand import DeviceKind, MemoryDemand
-from orchd.engines.openai_bound import bound_tokens
+from orchd.engines.openai_request import make_request
 from orchd.engines.openai_stream import ChatParser, CompletionParser
 from orchd.errors import EngineError, Fault
 
@@ -172,24 +170,7 @@ class OpenAi:
         return 0
 
     def generation_request(self, pool: PoolConfig, generation: Generation) -> EngineRequest:
-        body: dict[str, object] = {
-            **generation.sampling,
-            "model": pool.model,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if generation.stop:
-            body["stop"] = generation.stop
-        if generation.messages is None:
-            prompt = generation.prompt or ""
-            limit = generation.max_tokens or bound_tokens(pool, prompt)
-            body |= {"prompt": prompt, "max_tokens": limit}
-            return EngineRequest("POST", "/v1/completions", orjson.dumps(body))
-        body["messages"] = generation.messages
-        if generation.max_tokens is not None:
-            # Unsaid, it is all that is left of the context, other than with a completion.
-            body["max_tokens"] = generation.max_tokens
-        return EngineRequest("POST", "/v1/chat/completions", orjson.dumps(body))
+        return make_request(pool, generation)
 
     def read_refusal(self, status: int, body: bytes) -> Refused:
         return openai_errors.read_refusal(status, body)

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import orjson
-
 from orchd.config.model import PoolConfig
 from orchd.engines import vllm_words
 from orchd.engines.adapter import (
@@ -33,8 +31,8 @@ from orchd.engines.answers import WORDS_CHARS, parse_json, parse_json_or_none
 from orchd.engines.command import refuse_command
 from orchd.engines.command_flags import find_joined_flags
 from orchd.engines.memory_demand import DeviceKind, MemoryDemand
-from orchd.engines.openai_bound import bound_tokens
 from orchd.engines.openai_errors import find_error, read_refusal
+from orchd.engines.openai_request import make_request
 from orchd.engines.openai_stream import ChatParser, CompletionParser, Dialect
 from orchd.engines.vllm_flags import find_argument_faults, find_other_faults
 from orchd.engines.vllm_memory import (
@@ -167,24 +165,7 @@ class Vllm:
             raise EngineError("told of its running requests what is no number") from error
 
     def generation_request(self, pool: PoolConfig, generation: Generation) -> EngineRequest:
-        body: dict[str, object] = {
-            **generation.sampling,
-            "model": pool.model,
-            # Of a chat, null is all that is left of the context (measured on 0.32).
-            "max_tokens": generation.max_tokens,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if generation.stop:
-            body["stop"] = generation.stop
-        if generation.messages is None:
-            prompt = generation.prompt or ""
-            # Without a number it makes 16 tokens (measured on 0.32), null or not.
-            limit = generation.max_tokens or bound_tokens(pool, prompt)
-            body |= {"prompt": prompt, "max_tokens": limit}
-            return EngineRequest("POST", "/v1/completions", orjson.dumps(body))
-        body["messages"] = generation.messages
-        return EngineRequest("POST", "/v1/chat/completions", orjson.dumps(body))
+        return make_request(pool, generation)
 
     def read_refusal(self, status: int, body: bytes) -> Refused:
         return read_refusal(status, body)

@@ -97,7 +97,7 @@ def test_without_a_bound_a_number_is_sent_for_a_completion_would_have_sixteen_to
     body = orjson.loads(ENGINE.generation_request(POOL, Generation(prompt="Hi")).body)
     assert 2000 < body["max_tokens"] < 2048 - 2
     chat = ENGINE.generation_request(POOL, Generation(messages=(ChatTurn("user", "Hi"),)))
-    assert orjson.loads(chat.body)["max_tokens"] is None
+    assert "max_tokens" not in orjson.loads(chat.body)
 
 
 def test_it_is_who_serves_the_pools_model() -> None:

@@ -13,6 +13,7 @@ from orchd.errors import EngineError
 
 WORDS_CHARS = 1000
 """How much of its words goes on to users, logs and /health: they may be as long as an answer."""
+_VERSION_CHARS = 100
 UNTOLD = "an error without a message"
 _LARGEST_COUNT = 2**53
 """Beyond it a figure is garbage, and no JSON number that every reader understands."""
@@ -63,6 +64,11 @@ def judge_in_stream(error: ServerError) -> Refused:
     if refused is not None:
         return refused
     raise EngineError(f"gave up: {cut_words(error.message)}")
+
+
+def read_version(version: str) -> str | None:
+    """It labels figures and stands in lines; None for what is none."""
+    return version[:_VERSION_CHARS] if version and version.isprintable() else None
 
 
 def count(said: Any, *path: str) -> int | None:

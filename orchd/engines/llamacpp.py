@@ -39,6 +39,7 @@ from orchd.engines.answers import (
     judge_in_stream,
     parse_json,
     parse_json_or_none,
+    read_version,
 )
 from orchd.engines.command import refuse_command
 from orchd.engines.command_flags import find_joined_flags
@@ -136,7 +137,7 @@ class LlamaCpp:
     def read_identity(self, pool: PoolConfig, body: bytes) -> Identity:
         match parse_json(body):
             case {"model_path": str(model), "build_info": str(build)}:
-                return Identity(model, build[:WORDS_CHARS])
+                return Identity(model, read_version(build))
             case {"model_path": str(model)}:
                 return Identity(model, None)
             case _:

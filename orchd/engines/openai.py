@@ -26,7 +26,7 @@ from orchd.engines.adapter import (
     Refused,
     StreamParser,
 )
-from orchd.engines.answers import parse_json, parse_json_or_none
+from orchd.engines.answers import parse_json, parse_json_or_none, read_version
 from orchd.engines.command import (
     KEY,
     KEY_VARIABLE,
@@ -46,7 +46,6 @@ _FIRST_CHAT = Generation(
 )
 _VERSION_PATHS = ("/version", "/props", "/info", "/get_server_info", "/api/version")
 """vLLM's; llama.cpp's; TGI's; SGLang's; Ollama's."""
-_VERSION_CHARS = 100
 _NAMES = 5
 """Of the models that a server lists, so many are told."""
 _NAME_CHARS = 100
@@ -146,8 +145,8 @@ class OpenAi:
 
     def read_version(self, body: bytes) -> str | None:
         match parse_json_or_none(body):
-            case {"version": str(version)} | {"build_info": str(version)} if version.isprintable():
-                return version[:_VERSION_CHARS] or None
+            case {"version": str(version)} | {"build_info": str(version)}:
+                return read_version(version)
             case _:
                 return None
 

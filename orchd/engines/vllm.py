@@ -12,6 +12,7 @@ allowed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from orchd.config.model import PoolConfig
@@ -27,7 +28,7 @@ from orchd.engines.adapter import (
     Refused,
     StreamParser,
 )
-from orchd.engines.answers import WORDS_CHARS, parse_json, parse_json_or_none
+from orchd.engines.answers import parse_json, parse_json_or_none, read_version
 from orchd.engines.command import refuse_command
 from orchd.engines.command_flags import find_joined_flags
 from orchd.engines.memory_demand import DeviceKind, MemoryDemand
@@ -43,7 +44,9 @@ from orchd.engines.vllm_memory import (
 )
 from orchd.errors import EngineError, Fault
 
-_RUNNING = b"vllm:num_requests_running"
+_RUNNING = re.compile(rb"^vllm:num_requests_running(?:\{.*\})?[ \t]+(\S+)", re.MULTILINE)
+"""Behind the value there may be a time (Prometheus' text format)."""
+_NO_NUMBER = "told of its running requests what is no number"
 _STALE_AFTER_S = 3.0
 """Once all of its requests are aborted at once vLLM does not set its figures again before it has
 work again (#22545, #29928); a request that was aborted is gone within one batch."""
@@ -134,8 +137,8 @@ class Vllm:
 
     def read_version(self, body: bytes) -> str | None:
         match parse_json_or_none(body):
-            case {"version": str(version)} if version:
-                return version[:WORDS_CHARS]
+            case {"version": str(version)}:
+                return read_version(version)
             case _:
                 return None
 
@@ -158,11 +161,13 @@ class Vllm:
         # Without figures (args = ["--disable-log-stats"]) there is nothing to be seen.
         if status != 200:
             return 0
-        values = [line.split()[-1] for line in body.splitlines() if line.startswith(_RUNNING)]
         try:
-            return round(sum(map(float, values)))
+            busy = round(sum(float(value) for value in _RUNNING.findall(body)))
         except (ValueError, OverflowError) as error:
-            raise EngineError("told of its running requests what is no number") from error
+            raise EngineError(_NO_NUMBER) from error
+        if busy < 0:
+            raise EngineError(_NO_NUMBER)
+        return busy
 
     def generation_request(self, pool: PoolConfig, generation: Generation) -> EngineRequest:
         return make_request(pool, generation)

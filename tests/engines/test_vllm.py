@@ -114,6 +114,8 @@ def test_its_version_is_asked_for() -> None:
     assert ENGINE.version_requests() == (EngineRequest("GET", "/version"),)
     assert ENGINE.read_version(b'{"version":"0.30.0"}') == "0.30.0"
     assert ENGINE.read_version(b'{"version":""}') is None
+    assert ENGINE.read_version(b'{"version":"1\\n2"}') is None
+    assert ENGINE.read_version(b'{"version":"%s"}' % (b"9" * 500)) == "9" * 100
     assert ENGINE.read_version(b"nonsense") is None
 
 
@@ -123,6 +125,8 @@ def test_its_version_is_asked_for() -> None:
         (b'vllm:num_requests_running{engine="0",model_name="m"} 3.0\n', 3),
         (b'vllm:num_requests_running{engine="0"} 1\nvllm:num_requests_running{engine="1"} 2\n', 3),
         (b"# HELP vllm:num_requests_running Number.\nvllm:num_requests_waiting 9\n", 0),
+        (b'vllm:num_requests_running{a="} 7"} 2 1700000000\n', 2),
+        (b"vllm:num_requests_running 2\nvllm:num_requests_running_by_lora 9\n", 2),
         (b"", 0),
         (b"\xff\xfe", 0),
     ],
@@ -132,7 +136,7 @@ def test_how_many_requests_run_is_in_its_figures(body: bytes, busy: int) -> None
     assert ENGINE.read_busy_slots(200, body) == busy
 
 
-@pytest.mark.parametrize("value", [b"x", b"nan", b"inf", b"{"])
+@pytest.mark.parametrize("value", [b"x", b"nan", b"inf", b"{", b"-2"])
 def test_figures_that_are_none(value: bytes) -> None:
     with pytest.raises(EngineError):
         ENGINE.read_busy_slots(200, b"vllm:num_requests_running{} " + value)

@@ -76,27 +76,37 @@ async def prove_ready(candidate: Candidate) -> Identity:
 async def _wait_until_healthy(candidate: Candidate) -> None:
     loop = asyncio.get_running_loop()
     progress, stall_s = LoadProgress(loop.time()), candidate.pool.load_stall_s
-    while (health := await _probe(candidate)) != "200":
-        if health in _REFUSING:
+    while (health := await _probe(candidate)).status != "200":
+        if health.status in _REFUSING:
             # Of a health that needs the key; waiting would not make it take ours.
-            raise EngineError(f"does not take its key (HTTP {health}), or is another's server")
-        progress.see(candidate.read_signs(health), loop.time())
+            problem = f"does not take its key (HTTP {health.status}), or is another's server"
+            raise EngineError(problem)
+        progress.see(candidate.read_signs(health.status), loop.time())
         if progress.has_stalled(loop.time(), stall_s):
-            silent = f"and nothing answers on its port {candidate.endpoint.port}"
-            told = silent if health == SILENT else f"and answers HTTP {health}"
-            raise EngineError(f"made no progress at loading for {stall_s:g} s, {told}")
+            raise EngineError(f"made no progress at loading for {stall_s:g} s, and {health.told}")
         # Engines tell nobody when they have loaded: asking again is the only way to know.
         await asyncio.sleep(_PROBE_INTERVAL_S)
 
 
-async def _probe(candidate: Candidate) -> str:
-    """Its HTTP status; ``SILENT`` where it answers none."""
+@dataclass(frozen=True, slots=True)
+class _Health:
+    """What came of one question after it."""
+
+    status: str
+    """HTTP's; ``SILENT`` where it answers none."""
+    told: str
+
+
+async def _probe(candidate: Candidate) -> _Health:
+    port = candidate.endpoint.port
     try:
         async with asyncio.timeout(_PROBE_TIMEOUT_S):
             answer = await exchange(candidate.endpoint, candidate.adapter.health_request())
-            return str(answer.status)
-    except (EngineError, TimeoutError):
-        return SILENT
+            return _Health(str(answer.status), f"answers HTTP {answer.status}")
+    except EngineError as error:
+        return _Health(SILENT, f"on its port {port} {error}")
+    except TimeoutError:
+        return _Health(SILENT, f"on its port {port} does not answer within {_PROBE_TIMEOUT_S:g} s")
 
 
 async def _make_sure_of_the_key(candidate: Candidate) -> None:

@@ -242,15 +242,27 @@ def test_its_version_is_asked_where_the_identity_did_not_tell(
     assert drive(prove(answers_of_other(**others), adapter=Other())) == version
 
 
+@pytest.mark.parametrize(
+    ("health", "told"),
+    [
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "does not answer in HTTP: illegal status line"),
+        (plain(b"x" * 2_000_000), "answered with more than 1048576 bytes"),
+        (plain(b"", b"302 Found"), "and answers HTTP 302"),
+    ],
+)
+def test_why_it_is_not_healthy_is_told(drive: Drive[str | None], health: bytes, told: str) -> None:
+    with pytest.raises(EngineError, match=rf"made no progress at loading for 0\.3 s.*{told}"):
+        drive(prove({"/health": [health]}, load_stall_s=0.3))
+
+
 def test_one_that_listens_elsewhere_is_told_its_port(drive: Drive[None]) -> None:
     async def scenario() -> None:
         endpoint = Endpoint("chat-0", "127.0.0.1", 9, "key")
         watched = Watched()
         pool = make_pool(load_stall_s=0.3, model=MODEL)
         candidate = Candidate(LlamaCpp(), pool, endpoint, watched.read_signs, watched.is_strange)
-        with pytest.raises(
-            EngineError, match=r"loading for 0\.3 s, and nothing answers on its port 9$"
-        ):
+        told = r"loading for 0\.3 s, and on its port 9 does not accept connections \(.*\)$"
+        with pytest.raises(EngineError, match=told):
             await prove_ready(candidate)
 
     drive(scenario())

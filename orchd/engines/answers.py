@@ -52,10 +52,12 @@ def judge(status: int, message: str) -> Refused | None:
 
 
 def judge_answer(status: int, message: str) -> Refused:
-    """An answer of that status. Raises EngineError where the engine is at fault."""
-    if (refused := judge(status, message)) is not None:
+    """An answer of that status, with its words if it has any. Raises EngineError where the engine
+    is at fault."""
+    if (refused := judge(status, message or f"HTTP {status}")) is not None:
         return refused
-    raise EngineError(f"answered HTTP {status}: {cut_words(message)}")
+    told = f": {cut_words(message)}" if message else ""
+    raise EngineError(f"answered HTTP {status}{told}")
 
 
 def judge_in_stream(error: ServerError) -> Refused:

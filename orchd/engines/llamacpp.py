@@ -190,7 +190,7 @@ class LlamaCpp:
         return EngineRequest("POST", "/v1/chat/completions", orjson.dumps(body))
 
     def read_refusal(self, status: int, body: bytes) -> Refused:
-        return judge_answer(status, _error_message(parse_json_or_none(body), f"HTTP {status}"))
+        return judge_answer(status, _error_message(parse_json_or_none(body), ""))
 
     def new_parser(self, generation: Generation) -> StreamParser:
         return CompletionParser() if generation.messages is None else ChatParser(_CHAT)

@@ -84,7 +84,7 @@ def read_refusal(status: int, body: bytes) -> Refused:
         # llama-cpp-python's 500 for a parameter out of its range.
         status = _TASK
     if error is None or error.message == UNTOLD:
-        return judge_answer(status, f"HTTP {status}")
+        return judge_answer(status, "")
     return judge_answer(status, error.message)
 
 

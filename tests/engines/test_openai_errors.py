@@ -57,7 +57,7 @@ DETAILS = {
         (400, {"error": {"message": "no", "code": 500}}, Refused("no")),
         (500, {"error": {"message": "oh", "code": 400}}, "answered HTTP 500: oh"),
         (503, {"detail": "Service is not available"}, "HTTP 503: Service is not available"),
-        (302, {}, "answered HTTP 302: HTTP 302"),
+        (302, {}, "^answered HTTP 302$"),
         # TGI's for a generation that failed.
         (424, {"error": "CUDA", "error_type": "generation"}, "answered HTTP 424: CUDA"),
         (401, {"error": "Unauthorized"}, "does not take our key .HTTP 401.: it is not the engine"),

@@ -263,11 +263,12 @@ def test_a_prompt_goes_to_completions_with_all_that_was_asked() -> None:
 
 
 def test_turns_go_to_chat_completions() -> None:
-    request = ADAPTER.generation_request(POOL, replace(CHAT, max_tokens=7))
+    request = ADAPTER.generation_request(POOL, replace(CHAT, max_tokens=7, stop=("END",)))
     assert (request.method, request.path) == ("POST", "/v1/chat/completions")
     assert orjson.loads(request.body) == {
         "model": "org/model",
         "messages": [{"role": "user", "content": "Hello"}],
+        "stop": ["END"],
         "stream": True,
         "stream_options": {"include_usage": True},
         "max_tokens": 7,

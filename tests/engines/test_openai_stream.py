@@ -161,6 +161,16 @@ def test_a_body_that_is_no_event_stream_is_no_refusal(
 
 
 @BOTH
+def test_of_what_is_no_event_stream_so_much_is_kept(kind: Kind) -> None:
+    error = {"error": {"message": "x" * 10_000, "code": 400}}
+    assert read(kind, json.dumps(error).encode()) == ([Refused("x" * 1000)], None)
+    parser = kind()
+    for _ in range(1000):
+        assert list(parser.feed(b": a ping, and again\n" * 10)) == []
+    assert len(parser._beginning) < 70_000
+
+
+@BOTH
 def test_a_last_event_without_its_blank_line_counts(kind: Kind) -> None:
     said = chat({"content": "Hi"}, "stop") if kind is CHAT else text("Hi", "stop")
     answer = [Text("Hi"), Done("stop", None, None, None)]
@@ -223,7 +233,11 @@ def test_the_reason_of_an_end(kind: Kind, word: Any, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["abort", "ABORT", "canceled", "cancelled", "error", {"type": "abort"}]
+    "word",
+    [
+        *("abort", "ABORT", "aborted", "cancel", "canceled", "cancelled", "error", "failed"),
+        *("network_error", "insufficient_system_resource", {"type": "abort"}),
+    ],
 )
 @BOTH
 def test_an_answer_that_the_engine_gave_up_is_no_success(kind: Kind, word: Any) -> None:

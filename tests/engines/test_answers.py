@@ -92,6 +92,9 @@ def test_a_figure_or_none(said: Any, figure: int | None) -> None:
 def test_json_with_half_a_character_is_for_events_alone() -> None:
     assert parse_event(rb'["\ud83e", "\udd99"]') == ["\ud83e", "\udd99"]
     assert parse_event(b"[1]") == [1]
+    assert len(parse_event(b'["%s"]' % (rb"\ud83e" * 10_000))[0]) == 10_000
+    with pytest.raises(EngineError, match="not JSON"):
+        parse_event(b'["%s"]' % (rb"\ud83e" * 12_000))
     for body in (rb'["\ud83e"]', b"{", b"", b"\xff"):
         with pytest.raises(EngineError, match="not JSON"):
             parse_json(body)

@@ -116,7 +116,8 @@ def test_a_body_that_ends_before_the_reason_has_no_end(name: str) -> None:
 @BOTH
 def test_a_body_without_any_event_is_a_refusal(kind: Kind) -> None:
     """llama-cpp-python's to a prompt beyond its context, with its words on stderr alone."""
-    for chunks in ([], [b""], [b": ping\r\n\r\n"], [b"\n\n"]):
+    fields = b"event: message\r\nid: 1\r\nretry: 5\r\n\r\n"
+    for chunks in ([], [b""], [b": ping\r\n\r\n"], [b"\n\n"], [fields]):
         (refused,), fault = read(kind, *chunks)
         assert isinstance(refused, Refused) and fault is None and not refused.is_busy
     role = event(chat({"role": "assistant"})) if kind is CHAT else event(text(""))
@@ -138,6 +139,7 @@ NO_STREAM = "answered with something else than an event stream: it may not know 
         (b"<html>\n\n<p>data: Hi</p>\n\n</html>", NO_STREAM),
         (b"\x1f\x8b\x08\0\n\n", NO_STREAM),
         (b"proxy error: Failed to read connection", NO_STREAM),
+        (b"database is locked", NO_STREAM),
         (b'data: {"choices":[]}\ndata: [DONE]\n', "sent what is not JSON"),
         (b'data: {"choices":[]}\r\rdata: [DONE]\r\r', "sent what is not JSON"),
         (b'data: {"choi', "sent what is not JSON"),
@@ -411,6 +413,7 @@ def test_a_half_that_ends_the_last_text_is_told_before_the_end(kind: Kind) -> No
         ({"error": {"message": "odd", "code": 200}}, "gave up: odd"),
         ({"error": {"message": "odd", "code": 4.2}}, "gave up: odd"),
         ({"error": {"message": "odd"}, "status_code": 422}, Refused("odd")),
+        ({"error": {"message": "odd", "code": 500}, "status_code": 422}, "gave up: odd"),
         # TGI.
         ({"error": "no room", "error_type": "validation"}, Refused("no room")),
         ({"error": "full", "error_type": "overloaded"}, Refused("full", is_busy=True)),

@@ -78,6 +78,7 @@ def test_an_error_of_no_status_is_the_engines() -> None:
         ({"a": {"b": "7"}}, None),
         ({"a": {"b": float("inf")}}, None),
         ({"a": {"b": float("nan")}}, None),
+        ({"a": {"b": 2**53}}, 2**53),
         ({"a": {"b": 2**53 + 1}}, None),
         ({"a": [7]}, None),
         ({}, None),

@@ -20,15 +20,17 @@ from orchd.engines.adapter import (
     max_events,
 )
 from orchd.engines.client import Receiver, exchange
+from orchd.engines.event_stream import MAX_EVENT_BYTES
 from orchd.errors import EngineError
 from orchd.serving.task import Broken
 
 _UNSAID_PER_EVENT, _UNSAID_MORE = 4, 64
 """How much may come without a text: several pieces for a token (a tool call's name and arguments),
 and some around the answer."""
-_CHARS_PER_TOKEN, _CHARS_MORE = 1024, 65_536
-"""How long a text may be, all of it together: several times the longest token of any vocabulary
-known (some hundred blanks). The number of its pieces alone would bound no memory."""
+_CHARS_PER_TOKEN, _CHARS_MORE = 1024, MAX_EVENT_BYTES
+"""How long a text may be, all of it together: one event of the largest kind, and for each token
+several times the longest of any vocabulary known (some hundred blanks). The number of its pieces
+alone would bound no memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ def test_the_pools_keys_are_flags() -> None:
     # The user's come last, for the last counts.
     assert arguments[-2:] == ["--max-num-batched-tokens", "512"]
     assert {"--no-enable-log-requests", "--disable-uvicorn-access-log"} <= set(arguments)
+    assert "--disable-fastapi-docs" in arguments
 
 
 def test_no_secret_is_on_the_command_line_and_nothing_is_told_to_anybody() -> None:
@@ -60,6 +61,8 @@ def test_no_secret_is_on_the_command_line_and_nothing_is_told_to_anybody() -> No
     for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY"):
         assert environment[name] == "1"
     assert environment["VLLM_HOST_IP"] == "127.0.0.1"
+    # Its lines are read, and shown to users.
+    assert (environment["VLLM_LOGGING_COLOR"], environment["NO_COLOR"]) == ("0", "1")
     assert "VLLM_CPU_KVCACHE_SPACE" not in environment
 
 
@@ -140,7 +143,7 @@ def test_how_many_requests_run_is_in_its_figures(body: bytes, busy: int) -> None
 def test_figures_that_are_none(value: bytes) -> None:
     with pytest.raises(EngineError):
         ENGINE.read_busy_slots(200, b"vllm:num_requests_running{} " + value)
-    assert ENGINE.read_busy_slots(404, b"") == 0
+    assert ENGINE.read_busy_slots(404, b"vllm:num_requests_running{} " + value) == 0
 
 
 def test_its_figures_may_be_old_ones() -> None:

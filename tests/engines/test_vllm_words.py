@@ -145,3 +145,6 @@ def test_a_worker_that_failed_points_to_the_cause_before_it() -> None:
     cause = "safetensors_rust.SafetensorError: incomplete metadata, file not fully covered"
     pointer = "Exception: WorkerProc initialization failed. See stack trace for root cause."
     assert find_cause([f"{CORE}{cause}", f"{API}{pointer}"]) == cause
+    pointer = "Exception: Failed to load. See stack trace above, please."
+    assert find_cause([f"{CORE}{cause}", f"{API}{pointer}"]) == cause
+    assert find_cause(["KeyError: before", f"{CORE}{cause}"]) == cause

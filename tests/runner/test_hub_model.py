@@ -131,6 +131,13 @@ def test_layers_of_an_unknown_kind_are_counted_whole_and_told() -> None:
 def test_layers_that_use_another_s_cache_keep_none() -> None:
     facts = read_hub_facts({**LLAMA_8B, "num_kv_shared_layers": 8}, 1)
     assert cache_bytes(facts, demand(16)) == 16 * 96 * KIB
+    facts = read_hub_facts({**LLAMA_8B, "num_kv_shared_layers": 60}, 1)
+    assert (facts.layers, cache_bytes(facts, demand(16))) == (32, 0)
+
+
+def test_a_window_of_no_size_is_none() -> None:
+    facts = read_hub_facts({**LLAMA_8B, "layer_types": ["sliding_attention"] * 32}, 1)
+    assert cache_bytes(facts, demand(32_000)) == 32_000 * 128 * KIB
 
 
 def test_the_work_space_is_that_of_the_widest_layer_or_of_all_slots_scores() -> None:

@@ -212,7 +212,11 @@ def test_a_file_that_is_shorter_than_its_tensors_is_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b'{"w": 1}', b'{"w": {"data_offsets": [5, 1]}}', b'{"w": {}}']
+    "content",
+    [
+        *(b"", b"[]", b'{"w": 1}', b'{"w": {}}'),
+        *(b'{"w": {"data_offsets": [5, 1]}}', b'{"w": {"data_offsets": [-5, 1]}}'),
+    ],
 )
 def test_a_header_that_is_none(content: bytes) -> None:
     with pytest.raises(ModelFileError, match="is damaged: its header"):
@@ -287,6 +291,7 @@ def test_generated_configurations_are_read_or_refused(changes: dict[str, object]
     ("environment", "folder"),
     [
         ({"HF_HUB_CACHE": "/c", "HF_HOME": "/h", "HOME": "/me"}, "/c"),
+        ({"HUGGINGFACE_HUB_CACHE": "/old", "HF_HOME": "/h", "HOME": "/me"}, "/old"),
         ({"HF_HOME": "/h", "XDG_CACHE_HOME": "/x", "HOME": "/me"}, "/h/hub"),
         ({"XDG_CACHE_HOME": "/x", "HOME": "/me"}, "/x/huggingface/hub"),
         ({"HOME": "/me"}, "/me/.cache/huggingface/hub"),

@@ -243,18 +243,25 @@ def check_header(header: bytes, file_bytes: int) -> None:
 # -- the cache of what was downloaded ------------------------------------------------------------
 
 
+_CACHES = (
+    ("HF_HUB_CACHE", ""),
+    ("HUGGINGFACE_HUB_CACHE", ""),
+    ("HF_HOME", "/hub"),
+    ("XDG_CACHE_HOME", "/huggingface/hub"),
+)
+"""What names the folder, and where the cache is below it; ``~`` is the home in each."""
+
+
 def cache_folder(environment: Mapping[str, str]) -> str | None:
     """Where an engine of that environment keeps what it downloads; None where it has no home.
 
     Source: ``huggingface_hub``'s ``constants``.
     """
-    if folder := environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE"):
-        return folder
-    if folder := environment.get("HF_HOME"):
-        return f"{folder}/hub"
-    if folder := environment.get("XDG_CACHE_HOME"):
-        return f"{folder}/huggingface/hub"
     home = environment.get("HOME")
+    for name, below in _CACHES:
+        if folder := environment.get(name):
+            is_at_home = folder == "~" or folder.startswith("~/")
+            return f"{home or ''}{folder[1:]}{below}" if is_at_home else f"{folder}{below}"
     return f"{home}/.cache/huggingface/hub" if home else None
 
 

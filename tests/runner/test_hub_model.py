@@ -291,6 +291,9 @@ def test_generated_configurations_are_read_or_refused(changes: dict[str, object]
     ("environment", "folder"),
     [
         ({"HF_HUB_CACHE": "/c", "HF_HOME": "/h", "HOME": "/me"}, "/c"),
+        ({"HF_HOME": "~/h", "HOME": "/me"}, "/me/h/hub"),
+        ({"HF_HUB_CACHE": "~", "HOME": "/me"}, "/me"),
+        ({"HF_HOME": "~you/h", "HOME": "/me"}, "~you/h/hub"),
         ({"HUGGINGFACE_HUB_CACHE": "/old", "HF_HOME": "/h", "HOME": "/me"}, "/old"),
         ({"HF_HOME": "/h", "XDG_CACHE_HOME": "/x", "HOME": "/me"}, "/h/hub"),
         ({"XDG_CACHE_HOME": "/x", "HOME": "/me"}, "/x/huggingface/hub"),

@@ -73,6 +73,14 @@ def test_one_that_is_cut_short_is_found_without_reading_it(tmp_path: Path) -> No
     assert "cannot be loaded: model.safetensors in it is cut short" in problem_with(model)
 
 
+def test_a_header_of_unusual_length_is_not_looked_into(tmp_path: Path) -> None:
+    model = write_folder(tmp_path / "m")
+    header_bytes = 17 * MIB
+    (model / "model.safetensors").write_bytes(header_bytes.to_bytes(8, "little"))
+    os.truncate(model / "model.safetensors", 8 + header_bytes + 3 * MIB)
+    assert weights_of(model) == 3 * MIB
+
+
 def test_what_is_no_models_folder_is_told_with_the_mend(tmp_path: Path) -> None:
     assert "No such folder; write the path of a model's folder" in problem_with(tmp_path / "none")
     file = tmp_path / "file"

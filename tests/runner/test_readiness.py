@@ -61,6 +61,7 @@ async def prove(
     load_stall_s: float = 30.0,
     watched: Watched | None = None,
     takes_any_key: bool = False,
+    refusal: bytes = REFUSED,
     adapter: Adapter | None = None,
 ) -> str | None:
     """Who a server is that gives these bytes for each path, the last ones for ever."""
@@ -71,7 +72,7 @@ async def prove(
         if "/health" in head or "Bearer key\r\n" in head or takes_any_key:
             writer.write(left.pop(0) if len(left) > 1 else left[0])
         else:
-            writer.write(REFUSED)
+            writer.write(refusal)
         await reader.read()  # until the client has hung up
         writer.close()
 
@@ -126,6 +127,15 @@ def test_a_health_that_changes_its_words_only_is_no_progress(drive: Drive[str | 
 def test_who_takes_any_key_is_refused_before_it_is_told_ours(drive: Drive[str | None]) -> None:
     with pytest.raises(EngineError, match="answered HTTP 200 to a key that is not its own"):
         drive(prove(copy(READY), takes_any_key=True))
+
+
+@pytest.mark.parametrize("status", [b"404 Not Found", b"500 Oh", b"302 Found"])
+def test_what_is_no_refusal_of_a_strangers_key_is_none(
+    drive: Drive[str | None], status: bytes
+) -> None:
+    problem = f"answered HTTP {status[:3].decode()} to a key that is not its own"
+    with pytest.raises(EngineError, match=problem):
+        drive(prove(copy(READY), refusal=plain(b"", status)))
 
 
 def test_another_program_on_the_port_is_not_even_asked(drive: Drive[str | None]) -> None:

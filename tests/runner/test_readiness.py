@@ -19,6 +19,7 @@ from orchd.engines.adapter import (
 from orchd.engines.llamacpp import LlamaCpp
 from orchd.engines.openai_stream import ChatParser
 from orchd.errors import EngineError
+from orchd.runner import readiness
 from orchd.runner.load_progress import Signs
 from orchd.runner.readiness import Candidate, prove_ready
 from tests.conftest import Drive
@@ -250,6 +251,14 @@ def test_its_version_is_asked_where_the_identity_did_not_tell(
     drive: Drive[str | None], others: dict[str, list[bytes]], version: str | None
 ) -> None:
     assert drive(prove(answers_of_other(**others), adapter=Other())) == version
+
+
+def test_a_version_that_is_not_told_in_time_is_none(
+    drive: Drive[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "_PROBE_TIMEOUT_S", 0.3)
+    told = answers_of_other(version=[b""], info=[plain(b"3")])
+    assert drive(prove(told, adapter=Other())) == "3"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ _PREFIX = re.compile(
 )
 _COUNTED = re.compile(r"(\d+)/(\d+) \[")
 _DOWNLOADED = re.compile(r"\S+\.(?:safetensors|bin|pt|json): +(\d+)%\|")
-_RAISED = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b: ")
+_RAISED = re.compile(r"(?:[A-Za-z_]\w*\.)*(?:[A-Z]\w*)?(?:Error|Exception|Interrupt)\b: ")
 _POINTERS = ("See root cause above", "See stack trace above", "See stack trace for root cause")
 """Those of the process that only heard of it."""
 _VALIDATION = re.compile(r": (\d+) validation errors? for ")

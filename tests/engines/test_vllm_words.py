@@ -93,6 +93,7 @@ def test_the_cause_is_the_engines_and_not_of_who_heard_of_it() -> None:
     ("line", "cause"),
     [
         ("ValueError: invalid literal for int() with base 10: 'GPU-52a3'", None),
+        ("Exception: cuDNN is not there", None),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", None),
         (
             f"{CORE}pydantic_core._pydantic_core.ValidationError: 1 validation error",

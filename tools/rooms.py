@@ -63,7 +63,7 @@ ROOMS: dict[str, Room] = {
     "engines": Room(
         pure=(
             *("adapter", "memory_demand", "llamacpp", "llamacpp_memory", "command_flags"),
-            *("answers", "event_stream", "openai_stream", "openai_errors", "openai_bound"),
+            *("answers", "event_stream", "openai_stream", "openai_errors", "openai_request"),
             *("openai", "command", "vllm", "vllm_flags", "vllm_memory", "vllm_words", "registry"),
             "answer_body",
         ),

@@ -18,6 +18,7 @@ from orchd.config.model import Config, PoolConfig
 from orchd.config.model_form import is_name, is_path
 from orchd.config.places import SYSTEM_CONFIG, home_dir, user_config
 from orchd.config.validate import EngineRule, validate
+from orchd.config.wording import show
 from orchd.errors import ConfigurationError, Fault, NoConfigurationError
 
 EXAMPLE = """\
@@ -126,8 +127,9 @@ def _with_absolute_paths(config: Config, path: Path, home: Path | None) -> Confi
         if is_path(pool.engine, model):
             model = absolute(model)
         elif not is_name(pool.engine, model):
-            problem = f"pool {pool.id}: model {model} is neither a name nor a path"
-            raise _refusal(path, f"{problem}; a path starts with /, ./, ../ or ~/")
+            problem = f"pool {pool.id}: model {show(model)} is neither a name nor a path"
+            mend = "a name on a hub is org/model, a path starts with /, ./, ../ or ~/"
+            raise _refusal(path, f"{problem}; {mend}")
         command = tuple(
             absolute(word) if is_command_path(n, word) else word
             for n, word in enumerate(pool.command)

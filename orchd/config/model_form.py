@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from enum import Enum, auto
 
 _PATH_STARTS = ("/", "~/", "./", "../")
+_PAGES = ("https://", "http://")
 
 
 class ModelForm(Enum):
@@ -42,5 +43,8 @@ def is_path(engine: str, model: str) -> bool:
 
 
 def is_name(engine: str, model: str) -> bool:
-    """Whether that engine can take it for a name; what looks like a flag is none."""
-    return not is_path(engine, model) and model[:1] not in ("", "-", "~", ".")
+    """Whether that engine can take it for a name; what looks like a flag is none, nor is the
+    address of a hub's page."""
+    if is_path(engine, model) or model[:1] in ("", "-", "~", ".") or not model.isprintable():
+        return False
+    return form_of(engine) is not ModelForm.HUB or not model.startswith(_PAGES)

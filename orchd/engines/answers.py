@@ -13,9 +13,12 @@ from orchd.errors import EngineError
 
 WORDS_CHARS = 1000
 """How much of its words goes on to users, logs and /health: they may be as long as an answer."""
+_VERSION_CHARS = 100
 UNTOLD = "an error without a message"
 _LARGEST_COUNT = 2**53
 """Beyond it a figure is garbage, and no JSON number that every reader understands."""
+_HALVES_BYTES = 65_536
+"""A longer event is no half of a character; Python's parser takes ten times as long as orjson."""
 _NOT_OURS = (401, 403)
 """Ours takes our key; whoever does not has taken its port."""
 _NOT_NOW = (408, 425, 429)
@@ -33,6 +36,11 @@ class ServerError:
     message: str
 
 
+def cut_words(message: str) -> str:
+    """As much of its words as is told. Half a surrogate pair is no text: no JSON could hold it."""
+    return message[:WORDS_CHARS].encode(errors="replace").decode()
+
+
 def judge(status: int, message: str) -> Refused | None:
     """Whose fault an error is: the task's where it is a 4xx; None where the engine's.
 
@@ -41,15 +49,17 @@ def judge(status: int, message: str) -> Refused | None:
     if status in _NOT_OURS:
         raise EngineError(f"does not take our key (HTTP {status}): it is not the engine we started")
     if 400 <= status < 500 and status not in _NOT_THE_TASK:
-        return Refused(message[:WORDS_CHARS], is_busy=status in _NOT_NOW)
+        return Refused(cut_words(message), is_busy=status in _NOT_NOW)
     return None
 
 
 def judge_answer(status: int, message: str) -> Refused:
-    """An answer of that status. Raises EngineError where the engine is at fault."""
-    if (refused := judge(status, message)) is not None:
+    """An answer of that status, with its words if it has any. Raises EngineError where the engine
+    is at fault."""
+    if (refused := judge(status, message or f"HTTP {status}")) is not None:
         return refused
-    raise EngineError(f"answered HTTP {status}: {message[:WORDS_CHARS]}")
+    told = f": {cut_words(message)}" if message else ""
+    raise EngineError(f"answered HTTP {status}{told}")
 
 
 def judge_in_stream(error: ServerError) -> Refused:
@@ -57,7 +67,12 @@ def judge_in_stream(error: ServerError) -> Refused:
     refused = None if error.status is None else judge(error.status, error.message)
     if refused is not None:
         return refused
-    raise EngineError(f"gave up: {error.message[:WORDS_CHARS]}")
+    raise EngineError(f"gave up: {cut_words(error.message)}")
+
+
+def read_version(version: str) -> str | None:
+    """It labels figures and stands in lines; None for what is none."""
+    return version[:_VERSION_CHARS] if version and version.isprintable() else None
 
 
 def count(said: Any, *path: str) -> int | None:
@@ -95,7 +110,7 @@ def parse_event(data: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         try:
             # What orjson refuses for that alone, Python's own parser takes.
-            if b"\\u" in data:
+            if b"\\u" in data and len(data) <= _HALVES_BYTES:
                 return json.loads(data)
         except (ValueError, RecursionError):
             pass

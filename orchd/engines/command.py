@@ -35,7 +35,8 @@ def find_command_faults(command: Sequence[str]) -> Iterator[Fault]:
         yield Fault("command", f"is required: what starts the server, such as {example}")
         return
     if not command[0] or _BRACES.search(command[0]):
-        yield Fault("command[0]", "must be the server's program: a path, or a name on PATH")
+        problem = "must be the server's program alone: a path, or a name on PATH"
+        yield Fault("command[0]", f"{problem}; each word behind it is a string of its own")
     for n, word in enumerate(command[1:], 1):
         for problem in _find_problems(word):
             yield Fault(f"command[{n}]", problem)
@@ -46,6 +47,16 @@ def find_command_faults(command: Sequence[str]) -> Iterator[Fault]:
 def holds(command: Sequence[str], name: str) -> bool:
     """Whether that placeholder is anywhere in it."""
     return any(found[1] == name for word in command for found in _BRACES.finditer(word))
+
+
+def find_unfilled(pool: PoolConfig) -> Iterator[str]:
+    """Where a placeholder stands that is not filled in, as ``args[1] holds {port}``."""
+    words = {f"args[{n}]": word for n, word in enumerate(pool.args)}
+    words |= {f"env.{name}": value.replace(KEY, "") for name, value in pool.env.items()}
+    for place, word in words.items():
+        found = [f"{{{name}}}" for name in PLACEHOLDERS if f"{{{name}}}" in word]
+        if found:
+            yield f"{place} holds {found[0]}"
 
 
 def fill_command(command: Sequence[str], values: Mapping[str, str]) -> list[str]:

@@ -7,13 +7,26 @@ value``, and of a flag that comes twice the last (llama.cpp's ``common/arg.cpp``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+
+from orchd.errors import Fault
+
+_JOINED = re.compile(r"(--?[A-Za-z][\w-]{0,60})\s")
 
 
 def flag_of(argument: str) -> str:
     """The flag that an argument is, spelled with dashes; any other argument as it stands."""
     name = argument.partition("=")[0]
     return name.replace("_", "-") if name.startswith("-") else argument
+
+
+def find_joined_flags(key: str, words: Sequence[str]) -> Iterator[Fault]:
+    """Words that no program takes: a flag and its value with a blank between them."""
+    for n, word in enumerate(words):
+        if (joined := _JOINED.match(word)) is not None:
+            problem = f"holds {joined[1]} and its value: write each as a string of its own"
+            yield Fault(f"{key}[{n}]", problem)
 
 
 class Flags:

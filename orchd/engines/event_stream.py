@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from orchd.errors import EngineError
 
+_BOM = b"\xef\xbb\xbf"
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 """More than this without a line's or an event's end is not an engine we know."""
 
@@ -22,11 +23,14 @@ class EventStreamReader:
         self._rest_bytes = 0
         self._data: list[bytes] = []
         self._data_bytes = 0
+        self._is_first = True
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Data of each event that this chunk completes. Raises EngineError beyond the bound."""
         for ended in self._cut(chunk):
             line = ended.removesuffix(b"\r")
+            if self._is_first:
+                line, self._is_first = line.removeprefix(_BOM), False
             field, _, value = line.partition(b":")
             if field == b"data":
                 self._data.append(value.removeprefix(b" "))
@@ -36,6 +40,13 @@ class EventStreamReader:
                 yield b"\n".join(data)
         if self._data_bytes + self._rest_bytes > MAX_EVENT_BYTES:
             raise EngineError(f"sent an event of more than {MAX_EVENT_BYTES} bytes")
+
+    def end(self) -> bytes:
+        """Data of an event that lacks its blank line where the stream ends; empty where none does.
+
+        A browser drops it, OpenAI's own client takes it.
+        """
+        return b"".join(self.feed(b"\n\n"))
 
     def _cut(self, chunk: bytes) -> list[bytes]:
         """Lines that this chunk ends. What it begins is copied once, when it ends."""

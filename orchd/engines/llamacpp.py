@@ -39,8 +39,10 @@ from orchd.engines.answers import (
     judge_in_stream,
     parse_json,
     parse_json_or_none,
+    read_version,
 )
 from orchd.engines.command import refuse_command
+from orchd.engines.command_flags import find_joined_flags
 from orchd.engines.event_stream import EventStreamReader
 from orchd.engines.llamacpp_memory import BATCH_TOKENS, CACHE_RAM_MIB, read_demand
 from orchd.engines.memory_demand import DeviceKind, MemoryDemand
@@ -76,6 +78,7 @@ class LlamaCpp:
 
     def find_faults(self, pool: PoolConfig) -> Iterator[Fault]:
         yield from refuse_command(pool)
+        yield from find_joined_flags("args", pool.args)
         for n, argument in enumerate(pool.args):
             # llama.cpp reads underscores in a flag as dashes.
             flag = argument.partition("=")[0].replace("_", "-")
@@ -134,7 +137,7 @@ class LlamaCpp:
     def read_identity(self, pool: PoolConfig, body: bytes) -> Identity:
         match parse_json(body):
             case {"model_path": str(model), "build_info": str(build)}:
-                return Identity(model, build[:WORDS_CHARS])
+                return Identity(model, read_version(build))
             case {"model_path": str(model)}:
                 return Identity(model, None)
             case _:
@@ -187,7 +190,7 @@ class LlamaCpp:
         return EngineRequest("POST", "/v1/chat/completions", orjson.dumps(body))
 
     def read_refusal(self, status: int, body: bytes) -> Refused:
-        return judge_answer(status, _error_message(parse_json_or_none(body), f"HTTP {status}"))
+        return judge_answer(status, _error_message(parse_json_or_none(body), ""))
 
     def new_parser(self, generation: Generation) -> StreamParser:
         return CompletionParser() if generation.messages is None else ChatParser(_CHAT)

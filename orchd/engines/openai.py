@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import orjson
-
 from orchd.config.model import PoolConfig
 from orchd.config.model_form import is_path
 from orchd.engines import openai_errors
@@ -28,16 +26,18 @@ from orchd.engines.adapter import (
     Refused,
     StreamParser,
 )
-from orchd.engines.answers import parse_json, parse_json_or_none
+from orchd.engines.answers import parse_json, parse_json_or_none, read_version
 from orchd.engines.command import (
     KEY,
     KEY_VARIABLE,
     fill_command,
     find_command_faults,
+    find_unfilled,
     holds,
 )
+from orchd.engines.command_flags import find_joined_flags
 from orchd.engines.memory_demand import DeviceKind, MemoryDemand
-from orchd.engines.openai_bound import bound_tokens
+from orchd.engines.openai_request import make_request
 from orchd.engines.openai_stream import ChatParser, CompletionParser
 from orchd.errors import EngineError, Fault
 
@@ -46,7 +46,6 @@ _FIRST_CHAT = Generation(
 )
 _VERSION_PATHS = ("/version", "/props", "/info", "/get_server_info", "/api/version")
 """vLLM's; llama.cpp's; TGI's; SGLang's; Ollama's."""
-_VERSION_CHARS = 100
 _NAMES = 5
 """Of the models that a server lists, so many are told."""
 _NAME_CHARS = 100
@@ -58,6 +57,8 @@ class OpenAi:
 
     def find_faults(self, pool: PoolConfig) -> Iterator[Fault]:
         yield from find_command_faults(pool.command)
+        yield from find_joined_flags("command", pool.command)
+        yield from find_joined_flags("args", pool.args)
         if pool.binary is not None:
             yield Fault("binary", 'is not for engine "openai"; its program is the first of command')
         if pool.sha256 is not None and not is_path(pool.engine, pool.model):
@@ -75,6 +76,8 @@ class OpenAi:
         if not self.has_key(pool):
             mend = f"hand it {KEY} in env or command, if it can ask for a key"
             yield f"its server is given no key: every user of this machine can use it; {mend}"
+        for place in find_unfilled(pool):
+            yield f"{place}, which is filled in in command alone; there it stays as it is written"
         words = " ".join(pool.command)
         if not holds(pool.command, "host") and not any(host in words for host in _LOOPBACK):
             yield "command holds no {host}: its server may listen beyond this machine"
@@ -142,8 +145,8 @@ class OpenAi:
 
     def read_version(self, body: bytes) -> str | None:
         match parse_json_or_none(body):
-            case {"version": str(version)} | {"build_info": str(version)} if version.isprintable():
-                return version[:_VERSION_CHARS] or None
+            case {"version": str(version)} | {"build_info": str(version)}:
+                return read_version(version)
             case _:
                 return None
 
@@ -166,24 +169,7 @@ class OpenAi:
         return 0
 
     def generation_request(self, pool: PoolConfig, generation: Generation) -> EngineRequest:
-        body: dict[str, object] = {
-            **generation.sampling,
-            "model": pool.model,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if generation.stop:
-            body["stop"] = generation.stop
-        if generation.messages is None:
-            prompt = generation.prompt or ""
-            limit = generation.max_tokens or bound_tokens(pool, prompt)
-            body |= {"prompt": prompt, "max_tokens": limit}
-            return EngineRequest("POST", "/v1/completions", orjson.dumps(body))
-        body["messages"] = generation.messages
-        if generation.max_tokens is not None:
-            # Unsaid, it is all that is left of the context, other than with a completion.
-            body["max_tokens"] = generation.max_tokens
-        return EngineRequest("POST", "/v1/chat/completions", orjson.dumps(body))
+        return make_request(pool, generation)
 
     def read_refusal(self, status: int, body: bytes) -> Refused:
         return openai_errors.read_refusal(status, body)

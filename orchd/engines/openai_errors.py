@@ -84,7 +84,7 @@ def read_refusal(status: int, body: bytes) -> Refused:
         # llama-cpp-python's 500 for a parameter out of its range.
         status = _TASK
     if error is None or error.message == UNTOLD:
-        return judge_answer(status, f"HTTP {status}")
+        return judge_answer(status, "")
     return judge_answer(status, error.message)
 
 
@@ -101,7 +101,7 @@ def _read_error(error: object, around: Mapping[str, Any]) -> ServerError:
     message = _without_input(message)
     own = _status_of(error) if isinstance(error, dict) else None
     status = own or _status_of(around) or _status_of_message(message)
-    return ServerError(status, message[:WORDS_CHARS])
+    return ServerError(status, message)
 
 
 def _status_of(said: Mapping[str, Any]) -> int | None:
@@ -130,20 +130,22 @@ def _join(detail: object) -> str:
     """FastAPI's list of faults, or its words."""
     match detail:
         case str():
-            return _without_input(detail)[:WORDS_CHARS]
+            message = detail
         case [*faults]:
-            told = [_describe(fault) for fault in faults[:_DETAILS]]
-            return "; ".join(filter(None, told))[:WORDS_CHARS] or UNTOLD
+            message = "; ".join(filter(None, map(_describe, faults[:_DETAILS])))
         case {"message": str(message)} | {"error": {"message": str(message)}}:
-            return message[:WORDS_CHARS]
+            pass
         case _:
-            return UNTOLD
+            message = ""
+    return _without_input(message) or UNTOLD
 
 
 def _describe(fault: object) -> str:
     match fault:
         case {"loc": [*place], "msg": str(problem)}:
-            where = ".".join(str(step) for step in _without_body(place))
+            # Names and places in lists; what else comes may be nested without an end.
+            steps = [step for step in _without_body(place) if isinstance(step, str | int)]
+            where = ".".join(map(str, steps))
             return f"{where}: {problem}" if where else problem
         case {"msg": str(problem)}:
             return problem
@@ -152,7 +154,8 @@ def _describe(fault: object) -> str:
 
 
 def _without_input(message: str) -> str:
-    """As far as it does not repeat what it was sent, as pydantic's do."""
+    """As far as it does not repeat what it was sent, as pydantic's do; no more than is told."""
+    message = message[:WORDS_CHARS]
     found = _INPUT.search(message)
     return message if found is None else message[: found.start()] + "…"
 

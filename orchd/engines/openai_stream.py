@@ -6,6 +6,7 @@ cut (llama-cpp-python ends a stream so when another request interrupts it). A bo
 the reason and without ``[DONE]`` is whole (ik_llama.cpp, older TGI and textgen never send one),
 where the dialect does not say otherwise. One that ends well before any event is a refusal:
 llama-cpp-python's to a prompt beyond its context (measured on 0.3.36); who dies ends no body well.
+One that is something else instead of events is an error in its own JSON, or the server's fault.
 
 Sources: OpenAI's API reference; what vLLM, SGLang, TGI, llama.cpp, llama-cpp-python, mistral.rs
 and Ollama were read to send, named where one is the reason for a line.
@@ -19,13 +20,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchd.engines.adapter import Done, PromptProgress, Refused, StreamEvent, Text, Unsaid
-from orchd.engines.answers import WORDS_CHARS, ServerError, count, judge_in_stream, parse_event
+from orchd.engines.answers import (
+    ServerError,
+    count,
+    judge_in_stream,
+    parse_event,
+    parse_json_or_none,
+)
 from orchd.engines.event_stream import EventStreamReader
 from orchd.engines.openai_errors import find_error
 from orchd.errors import EngineError
 
 _UNSAID = Unsaid()
 _SILENT = "the server ended its answer without a word, as some do for a prompt beyond their context"
+_NO_EVENTS = "answered with something else than an event stream: it may not know how to stream"
+_BEGINNING_BYTES = 64 * 1024
+"""So much is looked at of a body that is no event stream."""
+_FIELDS = (b"", b"data", b"event", b"id", b"retry")
+"""What a line of an event stream begins with before its colon; comments have nothing there."""
 _LENGTH_REASONS = frozenset({"length", "max_tokens", "max_length", "model_length"})
 _FAILED_REASONS = frozenset(
     {
@@ -36,6 +48,11 @@ _FAILED_REASONS = frozenset(
 """vLLM's and SGLang's abort, mistral.rs's canceled: the text breaks off, and the task is not to
 blame. Every other word is a stop: ``stop``, ``eos_token``, ``stop_sequence``, ``tool_calls``,
 ``content_filter`` and whatever comes to mean that the model has ended."""
+
+
+_TEXTS = ("delta", "text", "message")
+"""Where a choice has its text, in each of OpenAI's kinds of answers. What stands in another's place
+would be lost, and an answer without it taken for whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +77,28 @@ class _OpenAiParser(ABC):
         self._mender = _TextMender()
         self._reason: str | None = None
         self._has_begun = False
+        self._beginning = bytearray()
+        """What came before any event."""
         self._usage: object = None
         self._timings: object = None
 
     def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
+        if not self._has_begun and len(self._beginning) < _BEGINNING_BYTES:
+            self._beginning += chunk[:_BEGINNING_BYTES]
         for data in self._reader.feed(chunk):
-            self._has_begun = True
-            if data.strip() == b"[DONE]":
-                yield self._finish()
-            elif data:  # an empty event is a ping
-                yield from self._read_event(parse_event(data))
+            yield from self._read_data(data)
 
     def end(self) -> Iterator[StreamEvent]:
-        if self._dialect.is_done_needed:
+        data = self._reader.end()
+        is_whole = data.strip() == b"[DONE]" or parse_json_or_none(data) is not None
+        # Behind others, one that is not whole was cut, and says nothing.
+        if is_whole or (data and not self._has_begun):
+            yield from self._read_data(data)
+        if not self._has_begun and _is_no_stream(self._beginning):
+            yield self._read_no_stream()
+        elif self._dialect.is_done_needed:
             return
-        if self._reason is not None:
+        elif self._reason is not None:
             yield self._finish()
         elif not self._has_begun:
             yield Refused(_SILENT)
@@ -82,6 +106,21 @@ class _OpenAiParser(ABC):
     @abstractmethod
     def _read_text(self, choice: Mapping[str, Any]) -> str | None:
         """Its piece of the answer, maybe empty; None where the choice has no place for one."""
+
+    def _read_data(self, data: bytes) -> Iterator[StreamEvent]:
+        self._has_begun = True
+        if data.strip() == b"[DONE]":
+            yield self._finish()
+        elif data:  # an empty event is a ping
+            yield from self._read_event(parse_event(data))
+
+    def _read_no_stream(self) -> Refused:
+        """An error with the status of a success. Raises EngineError on all else."""
+        said = parse_json_or_none(bytes(self._beginning))
+        error = self._dialect.find_error(said) if isinstance(said, dict) else None
+        if error is None:
+            raise EngineError(_NO_EVENTS)
+        return judge_in_stream(error)
 
     def _read_event(self, said: Any) -> Iterator[StreamEvent]:
         if not isinstance(said, dict):
@@ -98,7 +137,7 @@ class _OpenAiParser(ABC):
         # Go's servers have "" where others have null (Ollama, and TGI for completions).
         reason = choice.get("finish_reason") or None
         text = self._read_text(choice)
-        if text is None and reason is None:
+        if text is None and (reason is None or any(choice.get(key) for key in _TEXTS)):
             raise EngineError("sent an event that is no completion")
         if text and (whole := self._mender.take(text)):
             yield Text(whole)
@@ -110,9 +149,14 @@ class _OpenAiParser(ABC):
             self._hear_reason(reason)
 
     def _hear_reason(self, reason: object) -> None:
-        word = reason if isinstance(reason, str) else "stop"
+        match reason:
+            # SGLang's own way to say it, beside that of OpenAI's API.
+            case str(word) | {"type": str(word)}:
+                pass
+            case _:
+                word = "stop"
         if word.lower() in _FAILED_REASONS:
-            raise EngineError(f"broke off its answer ({word[:WORDS_CHARS]})")
+            raise EngineError(f"broke off its answer ({word})")
         self._reason = word.lower()
 
     def _finish(self) -> Done:
@@ -179,6 +223,12 @@ class _TextMender:
         """What is left at the end."""
         left, self._half = self._half, ""
         return "\ufffd" if left else ""
+
+
+def _is_no_stream(body: bytearray) -> bool:
+    """Whether it has a line that no event stream has."""
+    lines = (bytes(line).strip() for line in body.splitlines())
+    return any(line and line.partition(b":")[0] not in _FIELDS for line in lines)
 
 
 def _find_choice(said: Mapping[str, Any]) -> dict[str, Any] | None:

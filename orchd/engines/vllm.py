@@ -12,9 +12,8 @@ allowed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-
-import orjson
 
 from orchd.config.model import PoolConfig
 from orchd.engines import vllm_words
@@ -29,10 +28,12 @@ from orchd.engines.adapter import (
     Refused,
     StreamParser,
 )
-from orchd.engines.answers import WORDS_CHARS, parse_json, parse_json_or_none
+from orchd.engines.answers import parse_json, parse_json_or_none, read_version
+from orchd.engines.command import refuse_command
+from orchd.engines.command_flags import find_joined_flags
 from orchd.engines.memory_demand import DeviceKind, MemoryDemand
-from orchd.engines.openai_bound import bound_tokens
 from orchd.engines.openai_errors import find_error, read_refusal
+from orchd.engines.openai_request import make_request
 from orchd.engines.openai_stream import ChatParser, CompletionParser, Dialect
 from orchd.engines.vllm_flags import find_argument_faults, find_other_faults
 from orchd.engines.vllm_memory import (
@@ -43,7 +44,9 @@ from orchd.engines.vllm_memory import (
 )
 from orchd.errors import EngineError, Fault
 
-_RUNNING = b"vllm:num_requests_running"
+_RUNNING = re.compile(rb"^vllm:num_requests_running(?:\{.*\})?[ \t]+(\S+)", re.MULTILINE)
+"""Behind the value there may be a time (Prometheus' text format)."""
+_NO_NUMBER = "told of its running requests what is no number"
 _STALE_AFTER_S = 3.0
 """Once all of its requests are aborted at once vLLM does not set its figures again before it has
 work again (#22545, #29928); a request that was aborted is gone within one batch."""
@@ -55,6 +58,8 @@ class Vllm:
     """The adapter; it has no state."""
 
     def find_faults(self, pool: PoolConfig) -> Iterator[Fault]:
+        yield from refuse_command(pool)
+        yield from find_joined_flags("args", pool.args)
         yield from find_argument_faults(pool.args)
         yield from find_other_faults(pool)
 
@@ -132,8 +137,8 @@ class Vllm:
 
     def read_version(self, body: bytes) -> str | None:
         match parse_json_or_none(body):
-            case {"version": str(version)} if version:
-                return version[:WORDS_CHARS]
+            case {"version": str(version)}:
+                return read_version(version)
             case _:
                 return None
 
@@ -156,31 +161,16 @@ class Vllm:
         # Without figures (args = ["--disable-log-stats"]) there is nothing to be seen.
         if status != 200:
             return 0
-        values = [line.split()[-1] for line in body.splitlines() if line.startswith(_RUNNING)]
         try:
-            return round(sum(map(float, values)))
+            busy = round(sum(float(value) for value in _RUNNING.findall(body)))
         except (ValueError, OverflowError) as error:
-            raise EngineError("told of its running requests what is no number") from error
+            raise EngineError(_NO_NUMBER) from error
+        if busy < 0:
+            raise EngineError(_NO_NUMBER)
+        return busy
 
     def generation_request(self, pool: PoolConfig, generation: Generation) -> EngineRequest:
-        body: dict[str, object] = {
-            **generation.sampling,
-            "model": pool.model,
-            # Of a chat, null is all that is left of the context (measured on 0.32).
-            "max_tokens": generation.max_tokens,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if generation.stop:
-            body["stop"] = generation.stop
-        if generation.messages is None:
-            prompt = generation.prompt or ""
-            # Without a number it makes 16 tokens (measured on 0.32), null or not.
-            limit = generation.max_tokens or bound_tokens(pool, prompt)
-            body |= {"prompt": prompt, "max_tokens": limit}
-            return EngineRequest("POST", "/v1/completions", orjson.dumps(body))
-        body["messages"] = generation.messages
-        return EngineRequest("POST", "/v1/chat/completions", orjson.dumps(body))
+        return make_request(pool, generation)
 
     def read_refusal(self, status: int, body: bytes) -> Refused:
         return read_refusal(status, body)

@@ -14,11 +14,16 @@ _PREFIX = re.compile(
 )
 _COUNTED = re.compile(r"(\d+)/(\d+) \[")
 _DOWNLOADED = re.compile(r"\S+\.(?:safetensors|bin|pt|json): +(\d+)%\|")
-_RAISED = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b: ")
+_RAISED = re.compile(r"(?:[A-Za-z_]\w*\.)*(?:[A-Z]\w*)?(?:Error|Exception|Interrupt)\b: ")
 _POINTERS = ("See root cause above", "See stack trace above", "See stack trace for root cause")
 """Those of the process that only heard of it."""
-_CAUSE_BEHIND = re.compile(r": \d+ validation errors? for ")
-"""pydantic's: what is wrong stands on the line behind (vLLM 0.32, measured)."""
+_VALIDATION = re.compile(r": (\d+) validation errors? for ")
+"""pydantic's: what is wrong stands on the lines behind (vLLM 0.32, measured): of each error its
+place where it has one, its words, and where to read of it."""
+_READ_OF_IT = "For further information visit "
+_FOUND = re.compile(r" \[type=.*")
+"""What was found there, which may be the whole configuration."""
+_ERRORS, _LINES_EACH = 3, 3
 
 _PHASES: tuple[tuple[str, str], ...] = (
     ("vLLM API server version", "starting"),
@@ -71,5 +76,21 @@ def find_cause(lines: Sequence[str]) -> str:
     causes = [at for at in raised if not any(pointer in plain[at] for pointer in _POINTERS)]
     if not causes:
         return ""
-    at = causes[-1]
-    return " ".join(plain[at : at + (2 if _CAUSE_BEHIND.search(plain[at]) else 1)])
+    cause, behind = plain[causes[-1]], plain[causes[-1] + 1 :]
+    if (counted := _VALIDATION.search(cause)) is None:
+        return cause
+    errors = _read_errors(behind, min(int(counted[1]), _ERRORS))
+    return " ".join([cause, "; ".join(errors)]).strip()
+
+
+def _read_errors(lines: Sequence[str], count: int) -> list[str]:
+    """The first so many errors of a validation, each in one line."""
+    errors: list[str] = [""]
+    for line in lines[: count * _LINES_EACH]:
+        if not line.startswith(_READ_OF_IT):
+            errors[-1] = f"{errors[-1]} {_FOUND.sub('', line)}".strip()
+        elif len(errors) == count:
+            break
+        else:
+            errors.append("")
+    return [error for error in errors if error]

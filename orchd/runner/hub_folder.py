@@ -27,7 +27,13 @@ from orchd.runner.hub_model import (
     read_index,
     repository_folder,
 )
-from orchd.runner.model_file import ModelFiles, ModelReader, Stamp, is_unchanged
+from orchd.runner.model_file import (
+    ModelFiles,
+    ModelReader,
+    Stamp,
+    explain_denial,
+    is_unchanged,
+)
 
 _CONFIG, _INDEX = "config.json", "model.safetensors.index.json"
 _CONFIG_BYTES_MAX = 4 << 20
@@ -37,6 +43,7 @@ _HEADER_BYTES_MAX = 16 << 20
 """A longer one is not looked into: a hundred tensors take some 10 kB."""
 _REF_BYTES_MAX = 256
 _ENTRIES_MAX = 100_000
+_NAME_CHARS = 100
 _NO_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin")
 
 
@@ -134,19 +141,29 @@ class _Folder:
                 check_header(_pread(descriptor, header_bytes, LENGTH_BYTES), seen.st_size)
             return seen.st_size - LENGTH_BYTES - header_bytes
         except ModelFileError as error:
-            raise ModelFileError(f"cannot be loaded: {name} in it {error}") from error
+            raise ModelFileError(f"cannot be loaded: {_show(name)} in it {error}") from error
         finally:
             os.close(descriptor)
 
     def _explain(self, error: OSError) -> str:
-        named = Path(str(error.filename or self._folder))
-        if not self._folder.exists():
+        named = _show(Path(str(error.filename or self._folder)).name)
+        if isinstance(error, PermissionError):
+            return explain_denial(error)
+        try:
+            kind = self._folder.stat().st_mode
+        except OSError:
             return "No such folder; write the path of a model's folder, or its name on the hub"
-        if not self._folder.is_dir():
+        if not stat.S_ISDIR(kind):
             return "is no folder; write that of the model, its name on the hub, or a GGUF file"
         if isinstance(error, FileNotFoundError):
-            return f"{named.name} is not in it: is it a model's folder, and whole?"
-        return f"{named.name} in it: {error.strerror}"
+            return f"{named} is not in it: is it a model's folder, and whole?"
+        return f"{named} in it: {error.strerror}"
+
+
+def _show(name: str) -> str:
+    """A file's name as text: on a disk it may be any bytes, in an index as long as that."""
+    shown = os.fsencode(name).decode(errors="replace")
+    return shown if len(shown) <= _NAME_CHARS else f"{shown[:_NAME_CHARS]}…"
 
 
 def _open(path: Path) -> int:
@@ -155,7 +172,7 @@ def _open(path: Path) -> int:
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    raise ModelFileError(f"cannot be loaded: {path.name} in it is no file")
+    raise ModelFileError(f"cannot be loaded: {_show(path.name)} in it is no file")
 
 
 def _read_file(path: Path, most_bytes: int, stamps: dict[str, Stamp]) -> bytes:

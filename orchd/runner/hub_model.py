@@ -95,16 +95,18 @@ class _Keys:
         return 0
 
     def words(self, name: str, count: int) -> tuple[str, ...]:
-        """One word for each layer; empty where it does not say them all."""
+        """One word for each layer, "unnamed" for what is none; empty where it does not say them
+        all."""
         value = self.config.get(name)
         if not isinstance(value, list) or len(value) < count:
             return ()
-        return tuple(str(item) for item in value[:count])
+        return tuple(item if isinstance(item, str) else "unnamed" for item in value[:count])
 
 
 def _hold(name: str, value: object, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        told = repr(value)[:40]
+        # What is nested may be so deeply that it cannot be shown.
+        told = "no number" if isinstance(value, list | dict) else repr(value)[:40]
         raise ModelFileError(f"is damaged: {name} in its config.json is {told}")
     return value
 
@@ -194,12 +196,14 @@ def read_index(content: bytes) -> Index:
         raise ModelFileError("is damaged: the index of its weights is not JSON") from error
     match told:
         case {"weight_map": {**tensors}} if tensors:
-            files = sorted({str(file) for file in tensors.values()})
+            files = {file for file in tensors.values() if isinstance(file, str)}
         case _:
             raise ModelFileError("is damaged: the index of its weights names no file")
+    if not all(isinstance(file, str) for file in tensors.values()):
+        raise ModelFileError("is damaged: the index of its weights names what is no file")
     if any("/" in file or "\0" in file or file in ("", ".", "..") for file in files):
         raise ModelFileError("is damaged: the index of its weights names a file elsewhere")
-    return Index(tuple(files))
+    return Index(tuple(sorted(files)))
 
 
 def read_header_bytes(beginning: bytes, file_bytes: int) -> int:
@@ -239,18 +243,25 @@ def check_header(header: bytes, file_bytes: int) -> None:
 # -- the cache of what was downloaded ------------------------------------------------------------
 
 
+_CACHES = (
+    ("HF_HUB_CACHE", ""),
+    ("HUGGINGFACE_HUB_CACHE", ""),
+    ("HF_HOME", "/hub"),
+    ("XDG_CACHE_HOME", "/huggingface/hub"),
+)
+"""What names the folder, and where the cache is below it; ``~`` is the home in each."""
+
+
 def cache_folder(environment: Mapping[str, str]) -> str | None:
     """Where an engine of that environment keeps what it downloads; None where it has no home.
 
     Source: ``huggingface_hub``'s ``constants``.
     """
-    if folder := environment.get("HF_HUB_CACHE") or environment.get("HUGGINGFACE_HUB_CACHE"):
-        return folder
-    if folder := environment.get("HF_HOME"):
-        return f"{folder}/hub"
-    if folder := environment.get("XDG_CACHE_HOME"):
-        return f"{folder}/huggingface/hub"
     home = environment.get("HOME")
+    for name, below in _CACHES:
+        if folder := environment.get(name):
+            is_at_home = folder == "~" or folder.startswith("~/")
+            return f"{home or ''}{folder[1:]}{below}" if is_at_home else f"{folder}{below}"
     return f"{home}/.cache/huggingface/hub" if home else None
 
 

@@ -99,6 +99,12 @@ def open_file(model: str, path: str) -> int:
     raise HostError(f"model {path}: {_name_in(path) if stat.S_ISDIR(kind) else 'is no file'}")
 
 
+def explain_denial(error: PermissionError) -> str:
+    """What to do where the daemon may not read a model."""
+    mend = "have its owner allow that (chmod), or run orchd as one who may"
+    return f"{error.strerror}: user {os.geteuid()} may not read it; {mend}"
+
+
 def is_unchanged(stamps: dict[str, Stamp]) -> bool:
     """Whether these files are still as they were."""
     try:
@@ -158,8 +164,7 @@ def _explain(error: OSError | ValueError) -> str:
         case FileNotFoundError() | NotADirectoryError():
             return f"{error.strerror}; write the path of a GGUF file that is there"
         case PermissionError():
-            mend = "have its owner allow that (chmod), or run orchd as one who may"
-            return f"{error.strerror}: user {os.geteuid()} may not read it; {mend}"
+            return explain_denial(error)
         case OSError():
             return str(error.strerror)
         case _:

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Container, Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from orchd.config.model import PoolConfig
 from orchd.engines.adapter import (
@@ -75,26 +76,37 @@ async def prove_ready(candidate: Candidate) -> Identity:
 async def _wait_until_healthy(candidate: Candidate) -> None:
     loop = asyncio.get_running_loop()
     progress, stall_s = LoadProgress(loop.time()), candidate.pool.load_stall_s
-    while (health := await _probe(candidate)) != "200":
-        if health in _REFUSING:
+    while (health := await _probe(candidate)).status != "200":
+        if health.status in _REFUSING:
             # Of a health that needs the key; waiting would not make it take ours.
-            raise EngineError(f"does not take its key (HTTP {health}), or is another's server")
-        progress.see(candidate.read_signs(health), loop.time())
+            problem = f"does not take its key (HTTP {health.status}), or is another's server"
+            raise EngineError(problem)
+        progress.see(candidate.read_signs(health.status), loop.time())
         if progress.has_stalled(loop.time(), stall_s):
-            told = "" if health == SILENT else f", and answers HTTP {health}"
-            raise EngineError(f"made no progress at loading for {stall_s:g} s{told}")
+            raise EngineError(f"made no progress at loading for {stall_s:g} s, and {health.told}")
         # Engines tell nobody when they have loaded: asking again is the only way to know.
         await asyncio.sleep(_PROBE_INTERVAL_S)
 
 
-async def _probe(candidate: Candidate) -> str:
-    """Its HTTP status; ``SILENT`` where it answers none."""
+@dataclass(frozen=True, slots=True)
+class _Health:
+    """What came of one question after it."""
+
+    status: str
+    """HTTP's; ``SILENT`` where it answers none."""
+    told: str
+
+
+async def _probe(candidate: Candidate) -> _Health:
+    port = candidate.endpoint.port
     try:
         async with asyncio.timeout(_PROBE_TIMEOUT_S):
             answer = await exchange(candidate.endpoint, candidate.adapter.health_request())
-            return str(answer.status)
-    except (EngineError, TimeoutError):
-        return SILENT
+            return _Health(str(answer.status), f"answers HTTP {answer.status}")
+    except EngineError as error:
+        return _Health(SILENT, f"on its port {port} {error}")
+    except TimeoutError:
+        return _Health(SILENT, f"on its port {port} does not answer within {_PROBE_TIMEOUT_S:g} s")
 
 
 async def _make_sure_of_the_key(candidate: Candidate) -> None:
@@ -145,8 +157,10 @@ async def _does_generate(
     parser = adapter.new_parser(way)
     last: list[Done | Refused] = []
 
-    def hear(events: Iterable[StreamEvent]) -> None:
-        last.extend(event for event in events if isinstance(event, Done | Refused))
+    def hear(events: Iterable[StreamEvent]) -> bool:
+        """Up to its last word, as a task's stream is heard."""
+        last.extend(islice((said for said in events if isinstance(said, Done | Refused)), 1))
+        return bool(last)
 
     request = adapter.generation_request(pool, way)
     receiver = Receiver(lambda: None, lambda chunk: hear(parser.feed(chunk)))
@@ -160,7 +174,7 @@ async def _does_generate(
         return False
     if answer.status != 200:
         last.append(adapter.read_refusal(answer.status, answer.body))
-    else:
+    elif not last:
         hear(parser.end())
     match last:
         case [Done(), *_]:

@@ -44,7 +44,8 @@ class Slots:
     doubts: int = 0
     """Grants whose stream broke or stalled and that have not been released yet."""
     breaks: int = 0
-    """Tasks that it broke one after another, none ended well between them."""
+    """How often in a row it broke a task, none ended well between. A task's second try counts like
+    another's: to wait for more tasks would be to lose them to an engine that breaks all."""
     last_break: str = ""
     texts: int = 0
     """Token events of all tasks so far."""
@@ -66,7 +67,7 @@ class Slots:
         # Of so many, one at least was granted after another had broken.
         if self.breaks <= max(self.total, 2):
             return None
-        return f"broke {self.breaks} tasks in a row, the last: {self.last_break}"
+        return f"broke tasks {self.breaks} times in a row, the last: {self.last_break}"
 
     def note_outcome(self, outcome: Outcome) -> None:
         """A run on it has come to that."""

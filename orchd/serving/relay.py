@@ -20,12 +20,17 @@ from orchd.engines.adapter import (
     max_events,
 )
 from orchd.engines.client import Receiver, exchange
+from orchd.engines.event_stream import MAX_EVENT_BYTES
 from orchd.errors import EngineError
 from orchd.serving.task import Broken
 
 _UNSAID_PER_EVENT, _UNSAID_MORE = 4, 64
 """How much may come without a text: several pieces for a token (a tool call's name and arguments),
 and some around the answer."""
+_CHARS_PER_TOKEN, _CHARS_MORE = 1024, MAX_EVENT_BYTES
+"""How long a text may be, all of it together: one event of the largest kind, and for each token
+several times the longest of any vocabulary known (some hundred blanks). The number of its pieces
+alone would bound no memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +54,17 @@ async def relay(
     parser = adapter.new_parser(generation)
     events_left = max_events(pool, generation)
     unsaid_left = _UNSAID_PER_EVENT * events_left + _UNSAID_MORE
+    chars_left = _CHARS_PER_TOKEN * events_left + _CHARS_MORE
     last: Done | Refused | None = None
 
     def hear(events: Iterable[StreamEvent]) -> bool:
-        nonlocal events_left, unsaid_left, last
+        nonlocal events_left, unsaid_left, chars_left, last
         for event in events:
             match event:
                 case Text():
                     events_left -= 1
-                    if events_left < 0:
+                    chars_left -= len(event.text)
+                    if events_left < 0 or chars_left < 0:
                         raise EngineError("goes on beyond the tokens that it was asked for")
                     listener.on_text(event.text)
                 case Unsaid():

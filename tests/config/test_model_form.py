@@ -21,6 +21,12 @@ def test_a_file_is_always_a_path(model: str) -> None:
     assert not is_name("llamacpp", model)
 
 
+@pytest.mark.parametrize("model", ["https://hub.example/org/model", "http://hub.example/m"])
+def test_a_hubs_page_is_no_name_on_it(model: str) -> None:
+    assert not is_name("vllm", model) and not is_path("vllm", model)
+    assert is_name("openai", model) and is_name("vllm", "s3://bucket/model")
+
+
 @pytest.mark.parametrize("engine", ["vllm", "openai"])
 @pytest.mark.parametrize(
     ("model", "path", "name"),
@@ -30,6 +36,7 @@ def test_a_file_is_always_a_path(model: str) -> None:
         *(("Qwen/Qwen3-8B", False, True), ("default", False, True), ("a-b.c~d", False, True)),
         *(("-m", False, False), ("--host", False, False), ("~u/m", False, False)),
         *((".", False, False), (".m", False, False), ("", False, False)),
+        *(("a\nb", False, False), ("a\x1b[31m", False, False), ("Größe", False, True)),
     ],
 )
 def test_elsewhere_a_path_is_told_by_how_it_begins(

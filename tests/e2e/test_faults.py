@@ -186,7 +186,7 @@ def test_an_engine_that_breaks_task_after_task_is_started_afresh(ward: Ward) -> 
     after = ward.wait_until_ready("tired", before["restarts"] + 1)
     assert after["pid"] != before["pid"]
     (incident,) = ward.wait_for_incidents("tired", 1)
-    assert "broke 3 tasks in a row, the last: ended its stream without" in incident["cause"]
+    assert "broke tasks 3 times in a row, the last: ended its stream without" in incident["cause"]
     assert incident["signal"] == "SIGKILL"
     ward.check_gone(before["pid"])
     ward.check_well("tired")

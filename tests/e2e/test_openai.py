@@ -118,6 +118,7 @@ def test_a_refusal_is_the_tasks_fault_in_the_servers_words(daemon: RunningDaemon
     [
         ("[error 2]", "WORKER_RESET", "replica any-0 gave up: asked to error"),
         ("[blame 2]", "INVALID_PARAMS", "asked to blame"),
+        ("[odd 2]", "WORKER_RESET", "replica any-0 gave up: asked to ?"),
         ("[abort 2]", "WORKER_RESET", "replica any-0 broke off its answer (abort)"),
         ("[cut 2]", "WORKER_RESET", "replica any-0 ended its answer without a reason"),
         ("[break 2]", "WORKER_RESET", "replica any-0 ended its stream without its last event"),
@@ -130,6 +131,12 @@ def test_what_ends_in_mid_stream_is_no_success(
         text, end = read(daemon, submit(daemon, body))
         assert text == "t0 t1 "
         assert end == {"code": code, "message": message, "engine": "openai"}
+
+
+def test_a_page_instead_of_a_stream_is_the_servers_fault(daemon: RunningDaemon) -> None:
+    text, end = run(daemon, "[page]")
+    assert (text, end["code"]) == ("", "WORKER_RESET")
+    assert "answered with something else than an event stream" in end["message"]
 
 
 def test_what_it_says_of_itself_is_on_health(daemon: RunningDaemon) -> None:
@@ -226,6 +233,11 @@ def test_a_key_in_the_command_works_and_is_warned_of(tmp_path: Path) -> None:
             ("--lacks", "/v1/models"),
             f"{KEYED}\nload_stall_s = 1",
             "made no progress at loading for 1 s, and answers HTTP 404",
+        ),
+        (
+            ("--never-streams",),
+            KEYED,
+            "answered with something else than an event stream: it may not know how to stream",
         ),
         (
             ("--never-listens",),

@@ -85,6 +85,21 @@ def test_it_reads_what_h11_writes(parts: list[bytes], data: st.DataObject) -> No
 
 
 @pytest.mark.parametrize(
+    ("fits", "over"),
+    [
+        (b"0;" + b"x" * 16_382 + b"\r\n\r\n", b"0;" + b"x" * 16_383 + b"\r\n\r\n"),
+        (b"0\r\n" + b"a: b\r\n" * 99 + b"\r\n", b"0\r\n" + b"a: b\r\n" * 100 + b"\r\n"),
+    ],
+    ids=["line", "trailers"],
+)
+def test_what_stands_between_chunks_has_a_bound(fits: bytes, over: bytes) -> None:
+    for stream, is_fault in ((fits, False), (over, True)):
+        body = chunked()
+        assert feed(body, stream) == b""
+        assert (body.fault is not None) is is_fault
+
+
+@pytest.mark.parametrize(
     ("stream", "fault"),
     [
         (b"xyz\r\n", "illegal chunk header"),

@@ -49,6 +49,19 @@ def test_its_words_are_cut_wherever_they_come_from() -> None:
         judge_in_stream(ServerError(500, words))
 
 
+@pytest.mark.parametrize("words", ["\ud83d oh", "oh \udd99", "\ud83e\udd99"])
+def test_half_a_character_in_its_words_is_no_text(words: str) -> None:
+    """A log, /health or an event that should hold it could not be written."""
+    refused = judge(400, words)
+    assert refused is not None and "?" in refused.message
+    refused.message.encode()
+    for status in (500, None):
+        with pytest.raises(EngineError) as caught:
+            judge_in_stream(ServerError(status, words))
+        str(caught.value).encode()
+    assert judge(400, "\N{LLAMA}") == Refused("\N{LLAMA}")
+
+
 def test_an_error_of_no_status_is_the_engines() -> None:
     with pytest.raises(EngineError, match=r"^gave up: no$"):
         judge_in_stream(ServerError(None, "no"))
@@ -65,6 +78,7 @@ def test_an_error_of_no_status_is_the_engines() -> None:
         ({"a": {"b": "7"}}, None),
         ({"a": {"b": float("inf")}}, None),
         ({"a": {"b": float("nan")}}, None),
+        ({"a": {"b": 2**53}}, 2**53),
         ({"a": {"b": 2**53 + 1}}, None),
         ({"a": [7]}, None),
         ({}, None),
@@ -79,6 +93,9 @@ def test_a_figure_or_none(said: Any, figure: int | None) -> None:
 def test_json_with_half_a_character_is_for_events_alone() -> None:
     assert parse_event(rb'["\ud83e", "\udd99"]') == ["\ud83e", "\udd99"]
     assert parse_event(b"[1]") == [1]
+    assert len(parse_event(b'["%s"]' % (rb"\ud83e" * 10_000))[0]) == 10_000
+    with pytest.raises(EngineError, match="not JSON"):
+        parse_event(b'["%s"]' % (rb"\ud83e" * 12_000))
     for body in (rb'["\ud83e"]', b"{", b"", b"\xff"):
         with pytest.raises(EngineError, match="not JSON"):
             parse_json(body)

@@ -72,7 +72,7 @@ def test_every_fault_is_told() -> None:
 @pytest.mark.parametrize("program", ["", "{model}", "{{x}}", "a{"])
 def test_the_program_is_named_as_it_is(program: str) -> None:
     (fault,) = faults(program, "{port}")
-    assert fault == "command[0]: must be the server's program: a path, or a name on PATH"
+    assert fault.startswith("command[0]: must be the server's program alone: a path, or a name")
 
 
 @pytest.mark.parametrize("command", [("x",), ("x", "--port", "8000"), ("x", "{{port}}")])

@@ -27,6 +27,9 @@ SHAPES: dict[bytes, list[bytes]] = {
     b"data: a\n\ndata: never ended": [b"a"],
     b"data: a\n\ndata: never ended\n": [b"a"],
     b"dat: a\n\n": [],
+    b"\xef\xbb\xbfdata: a\n\n": [b"a"],
+    b"\xef\xbb\xbf\ndata: a\n\n": [b"a"],
+    b"data: a\n\n\xef\xbb\xbfdata: b\n\n": [b"a"],
     b"": [],
 }
 
@@ -42,6 +45,26 @@ def test_a_stream_torn_at_every_byte_gives_the_same_events(stream: bytes) -> Non
     assert read(*(bytes([byte]) for byte in stream)) == SHAPES[stream]
     for cut in range(len(stream)):
         assert read(stream[:cut], stream[cut:]) == SHAPES[stream]
+
+
+@pytest.mark.parametrize(
+    ("stream", "data"),
+    [
+        (b"", b""),
+        (b"\n\n", b""),
+        (b": ping", b""),
+        (b"data: a\n\n", b""),
+        (b"data: a\n\ndata: b", b"b"),
+        (b"data: a\r\n\r\ndata: b\r\n", b"b"),
+        (b"data: b\ndata: c\r", b"b\nc"),
+        (b"event: x\n", b""),
+    ],
+)
+def test_what_lacks_its_blank_line_at_the_end_is_told_there(stream: bytes, data: bytes) -> None:
+    reader = EventStreamReader()
+    list(reader.feed(stream))
+    assert reader.end() == data
+    assert reader.end() == b""
 
 
 @given(st.lists(st.sampled_from([b"data: a", b"data", b":", b"\n", b"\r\n", b"\xf0"])))

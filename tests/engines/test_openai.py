@@ -93,6 +93,30 @@ def test_a_server_that_is_not_told_where_to_listen_is_a_risk(said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"args": ("--port", "{port}")}, "args[1] holds {port}"),
+        ({"args": ("--key={api_key}",)}, "args[0] holds {api_key}"),
+        ({"env": {"K": "{api_key}", "URL": "http://{host}:80"}}, "env.URL holds {host}"),
+        ({"env": {"K": "{api_key} {model}"}}, "env.K holds {model}"),
+    ],
+)
+def test_a_placeholder_that_is_not_filled_in_is_a_risk(changes: dict[str, Any], place: str) -> None:
+    (risk,) = risks(**changes)
+    expected = "which is filled in in command alone; there it stays as it is written"
+    assert risk == f"{place}, {expected}"
+
+
+def test_other_braces_are_no_risk() -> None:
+    assert risks(args=('{"a": 1}', "{ports}"), env={"K": "{api_key}", "J": '{"port": 1}'}) == []
+
+
+def test_a_flag_and_its_value_are_two_words() -> None:
+    assert faults(command=("x", "--port {port}")).keys() == {"command[1]"}
+    assert faults(args=("--ctx 5",)).keys() == {"args[0]"}
+
+
+@pytest.mark.parametrize(
     ("command", "env", "has_key"),
     [
         (COMMAND, {}, False),
@@ -239,11 +263,12 @@ def test_a_prompt_goes_to_completions_with_all_that_was_asked() -> None:
 
 
 def test_turns_go_to_chat_completions() -> None:
-    request = ADAPTER.generation_request(POOL, replace(CHAT, max_tokens=7))
+    request = ADAPTER.generation_request(POOL, replace(CHAT, max_tokens=7, stop=("END",)))
     assert (request.method, request.path) == ("POST", "/v1/chat/completions")
     assert orjson.loads(request.body) == {
         "model": "org/model",
         "messages": [{"role": "user", "content": "Hello"}],
+        "stop": ["END"],
         "stream": True,
         "stream_options": {"include_usage": True},
         "max_tokens": 7,

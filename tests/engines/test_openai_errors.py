@@ -57,7 +57,7 @@ DETAILS = {
         (400, {"error": {"message": "no", "code": 500}}, Refused("no")),
         (500, {"error": {"message": "oh", "code": 400}}, "answered HTTP 500: oh"),
         (503, {"detail": "Service is not available"}, "HTTP 503: Service is not available"),
-        (302, {}, "answered HTTP 302: HTTP 302"),
+        (302, {}, "^answered HTTP 302$"),
         # TGI's for a generation that failed.
         (424, {"error": "CUDA", "error_type": "generation"}, "answered HTTP 424: CUDA"),
         (401, {"error": "Unauthorized"}, "does not take our key .HTTP 401.: it is not the engine"),
@@ -100,6 +100,28 @@ def test_of_validation_errors_the_input_is_not_told(status: int, repeats: str) -
     assert read_refusal(status, body.encode()) == expected
     error = find_error(json.loads(body))
     assert error is not None and (error.status, error.message) == (400, expected.message)
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        PYDANTIC % "'input': 'Once'}]",
+        {"message": PYDANTIC % "'input': 'Once'}]"},
+        {"error": {"message": PYDANTIC % "'input': 'Once'}]"}},
+        [{"msg": PYDANTIC % "'input': 'Once'}]"}],
+    ],
+)
+def test_the_input_is_told_nowhere_in_a_detail(detail: Any) -> None:
+    for said in ({"detail": detail}, {"error": {"detail": detail}}):
+        error = find_error(said)
+        assert error is not None and error.message.endswith("'msg': 'too much', …")
+
+
+@pytest.mark.parametrize("depth", [1, 400, 1000])
+def test_a_place_nested_without_an_end_is_no_bug_of_ours(depth: int) -> None:
+    place = b"[" * depth + b"]" * depth
+    body = b'{"detail":[{"loc":["body","top_p",%s,1],"msg":"no"}]}' % place
+    assert read_refusal(422, body) == Refused("top_p.1: no")
 
 
 def test_other_inputs_are_no_input() -> None:

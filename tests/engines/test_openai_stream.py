@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from orchd.engines.adapter import Done, Refused, StreamEvent, Text, Unsaid
 from orchd.engines.event_stream import MAX_EVENT_BYTES
-from orchd.engines.openai_stream import ChatParser, CompletionParser
+from orchd.engines.openai_errors import find_error
+from orchd.engines.openai_stream import ANY_SERVER, ChatParser, CompletionParser, Dialect
 from orchd.errors import EngineError
 from tests.engines import openai_shapes as shapes
 from tests.engines.openai_shapes import DONE, chat, escaped, event, last, text, usage
@@ -115,11 +116,86 @@ def test_a_body_that_ends_before_the_reason_has_no_end(name: str) -> None:
 @BOTH
 def test_a_body_without_any_event_is_a_refusal(kind: Kind) -> None:
     """llama-cpp-python's to a prompt beyond its context, with its words on stderr alone."""
-    for chunks in ([], [b""], [b": ping\r\n\r\n"], [b"\n\n"]):
+    fields = b"event: message\r\nid: 1\r\nretry: 5\r\n\r\n"
+    for chunks in ([], [b""], [b": ping\r\n\r\n"], [b"\n\n"], [fields]):
         (refused,), fault = read(kind, *chunks)
         assert isinstance(refused, Refused) and fault is None and not refused.is_busy
     role = event(chat({"role": "assistant"})) if kind is CHAT else event(text(""))
     assert read(kind, role) == ([], None)
+
+
+NO_STREAM = "answered with something else than an event stream: it may not know how to stream"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"error":{"message":"too long","code":400}}', Refused("too long")),
+        (b'{\n "error": {\n  "message": "too long", "code": 400}}\n', Refused("too long")),
+        (b'{"object":"error","message":"later","code":429}', Refused("later", is_busy=True)),
+        (b'{"error":"oh","error_type":"generation"}', "gave up: oh"),
+        (b'{"choices":[{"index":0,"text":"Hi","finish_reason":"stop"}]}', NO_STREAM),
+        (b'{"error": {"message": "' + b"x" * 100_000, NO_STREAM),
+        (b"<html>\n\n<p>data: Hi</p>\n\n</html>", NO_STREAM),
+        (b"\x1f\x8b\x08\0\n\n", NO_STREAM),
+        (b"proxy error: Failed to read connection", NO_STREAM),
+        (b"database is locked", NO_STREAM),
+        (b'data: {"choices":[]}\ndata: [DONE]\n', "sent what is not JSON"),
+        (b'data: {"choices":[]}\r\rdata: [DONE]\r\r', "sent what is not JSON"),
+        (b'data: {"choi', "sent what is not JSON"),
+    ],
+)
+@pytest.mark.parametrize("dialect", [ANY_SERVER, Dialect(find_error, is_done_needed=True)])
+@BOTH
+def test_a_body_that_is_no_event_stream_is_no_refusal(
+    kind: Kind, dialect: Dialect, body: bytes, expected: Refused | str
+) -> None:
+    for chunks in ([body], [bytes([byte]) for byte in body]):
+        parser, told = kind(dialect), []
+        try:
+            for chunk in chunks:
+                assert list(parser.feed(chunk)) == []
+            told = list(parser.end())
+        except EngineError as error:
+            assert str(error) == expected
+        else:
+            assert told == [expected]
+
+
+@BOTH
+def test_of_what_is_no_event_stream_so_much_is_kept(kind: Kind) -> None:
+    error = {"error": {"message": "x" * 10_000, "code": 400}}
+    assert read(kind, json.dumps(error).encode()) == ([Refused("x" * 1000)], None)
+    parser = kind()
+    for _ in range(1000):
+        assert list(parser.feed(b": a ping, and again\n" * 10)) == []
+    assert len(parser._beginning) < 70_000
+
+
+@BOTH
+def test_a_last_event_without_its_blank_line_counts(kind: Kind) -> None:
+    said = chat({"content": "Hi"}, "stop") if kind is CHAT else text("Hi", "stop")
+    answer = [Text("Hi"), Done("stop", None, None, None)]
+    for end in (b"", b"\n", b"\r", b"\r\n"):
+        assert read(kind, event(said)[:-2] + end) == (answer, None)
+        needed = kind(Dialect(find_error, is_done_needed=True))
+        assert list(needed.feed(event(said) + DONE[:-2] + end)) == answer[:1]
+        assert list(needed.end()) == answer[1:]
+    failed = event({"error": {"message": "oh", "code": 500}})[:-2]
+    assert read(kind, event(said)[:20] + failed)[1] == "sent what is not JSON"
+    half = event(chat({"content": "Hi"}) if kind is CHAT else text("Hi"))
+    assert read(kind, half + failed) == ([Text("Hi")], "gave up: oh")
+    assert read(kind, half + failed[:-4]) == ([Text("Hi")], None)
+
+
+@BOTH
+def test_an_answer_in_another_place_is_not_taken_for_an_empty_one(kind: Kind) -> None:
+    others = {"message": {"content": "Hi"}, "text" if kind is CHAT else "delta": "Hi"}
+    for key, value in others.items():
+        said = {"choices": [{"index": 0, key: value, "finish_reason": "stop"}]}
+        assert read(kind, event(said) + DONE) == ([], "sent an event that is no completion")
+        said["choices"][0][key] = None
+        assert read(kind, event(said) + DONE) == ([Done("stop", None, None, None)], None)
 
 
 @BOTH
@@ -144,6 +220,8 @@ def test_an_answer_without_a_reason_was_cut(kind: Kind) -> None:
         ("content_filter", "stop"),
         ("what comes to be", "stop"),
         ({"type": "stop"}, "stop"),
+        ({"type": "length"}, "length"),
+        ({"odd": 1}, "stop"),
         ("length", "length"),
         ("LENGTH", "length"),
         ("max_tokens", "length"),
@@ -156,11 +234,18 @@ def test_the_reason_of_an_end(kind: Kind, word: Any, reason: str) -> None:
     assert read(kind, event(said) + DONE) == ([Text("Hi"), expected], None)
 
 
-@pytest.mark.parametrize("word", ["abort", "ABORT", "canceled", "cancelled", "error"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("abort", "ABORT", "aborted", "cancel", "canceled", "cancelled", "error", "failed"),
+        *("network_error", "insufficient_system_resource", {"type": "abort"}),
+    ],
+)
 @BOTH
-def test_an_answer_that_the_engine_gave_up_is_no_success(kind: Kind, word: str) -> None:
+def test_an_answer_that_the_engine_gave_up_is_no_success(kind: Kind, word: Any) -> None:
     said = chat({"content": "Hi"}, word) if kind is CHAT else text("Hi", word)
-    assert read(kind, event(said) + DONE) == ([Text("Hi")], f"broke off its answer ({word})")
+    told = "abort" if isinstance(word, dict) else word
+    assert read(kind, event(said) + DONE) == ([Text("Hi")], f"broke off its answer ({told})")
 
 
 @pytest.mark.parametrize("word", ["", None, False, 0])
@@ -328,6 +413,7 @@ def test_a_half_that_ends_the_last_text_is_told_before_the_end(kind: Kind) -> No
         ({"error": {"message": "odd", "code": 200}}, "gave up: odd"),
         ({"error": {"message": "odd", "code": 4.2}}, "gave up: odd"),
         ({"error": {"message": "odd"}, "status_code": 422}, Refused("odd")),
+        ({"error": {"message": "odd", "code": 500}, "status_code": 422}, "gave up: odd"),
         # TGI.
         ({"error": "no room", "error_type": "validation"}, Refused("no room")),
         ({"error": "full", "error_type": "overloaded"}, Refused("full", is_busy=True)),

@@ -51,6 +51,7 @@ def test_the_pools_keys_are_flags() -> None:
     # The user's come last, for the last counts.
     assert arguments[-2:] == ["--max-num-batched-tokens", "512"]
     assert {"--no-enable-log-requests", "--disable-uvicorn-access-log"} <= set(arguments)
+    assert "--disable-fastapi-docs" in arguments
 
 
 def test_no_secret_is_on_the_command_line_and_nothing_is_told_to_anybody() -> None:
@@ -60,6 +61,8 @@ def test_no_secret_is_on_the_command_line_and_nothing_is_told_to_anybody() -> No
     for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY"):
         assert environment[name] == "1"
     assert environment["VLLM_HOST_IP"] == "127.0.0.1"
+    # Its lines are read, and shown to users.
+    assert (environment["VLLM_LOGGING_COLOR"], environment["NO_COLOR"]) == ("0", "1")
     assert "VLLM_CPU_KVCACHE_SPACE" not in environment
 
 
@@ -97,7 +100,7 @@ def test_without_a_bound_a_number_is_sent_for_a_completion_would_have_sixteen_to
     body = orjson.loads(ENGINE.generation_request(POOL, Generation(prompt="Hi")).body)
     assert 2000 < body["max_tokens"] < 2048 - 2
     chat = ENGINE.generation_request(POOL, Generation(messages=(ChatTurn("user", "Hi"),)))
-    assert orjson.loads(chat.body)["max_tokens"] is None
+    assert "max_tokens" not in orjson.loads(chat.body)
 
 
 def test_it_is_who_serves_the_pools_model() -> None:
@@ -114,6 +117,8 @@ def test_its_version_is_asked_for() -> None:
     assert ENGINE.version_requests() == (EngineRequest("GET", "/version"),)
     assert ENGINE.read_version(b'{"version":"0.30.0"}') == "0.30.0"
     assert ENGINE.read_version(b'{"version":""}') is None
+    assert ENGINE.read_version(b'{"version":"1\\n2"}') is None
+    assert ENGINE.read_version(b'{"version":"%s"}' % (b"9" * 500)) == "9" * 100
     assert ENGINE.read_version(b"nonsense") is None
 
 
@@ -123,6 +128,8 @@ def test_its_version_is_asked_for() -> None:
         (b'vllm:num_requests_running{engine="0",model_name="m"} 3.0\n', 3),
         (b'vllm:num_requests_running{engine="0"} 1\nvllm:num_requests_running{engine="1"} 2\n', 3),
         (b"# HELP vllm:num_requests_running Number.\nvllm:num_requests_waiting 9\n", 0),
+        (b'vllm:num_requests_running{a="} 7"} 2 1700000000\n', 2),
+        (b"vllm:num_requests_running 2\nvllm:num_requests_running_by_lora 9\n", 2),
         (b"", 0),
         (b"\xff\xfe", 0),
     ],
@@ -132,11 +139,11 @@ def test_how_many_requests_run_is_in_its_figures(body: bytes, busy: int) -> None
     assert ENGINE.read_busy_slots(200, body) == busy
 
 
-@pytest.mark.parametrize("value", [b"x", b"nan", b"inf", b"{"])
+@pytest.mark.parametrize("value", [b"x", b"nan", b"inf", b"{", b"-2"])
 def test_figures_that_are_none(value: bytes) -> None:
     with pytest.raises(EngineError):
         ENGINE.read_busy_slots(200, b"vllm:num_requests_running{} " + value)
-    assert ENGINE.read_busy_slots(404, b"") == 0
+    assert ENGINE.read_busy_slots(404, b"vllm:num_requests_running{} " + value) == 0
 
 
 def test_its_figures_may_be_old_ones() -> None:

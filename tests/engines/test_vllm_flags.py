@@ -21,6 +21,8 @@ def faults(pool: PoolConfig) -> list[str]:
     [
         *("--host", "--port", "--uds", "--api-key", "--model", "--served-model-name", "--config"),
         *("--max-model-len", "--max-num-seqs", "--gpu-memory-utilization", "--headless"),
+        *("--hf-token", "--ssl-keyfile", "--root-path", "--nnodes", "-n", "--device-ids"),
+        *("--allowed-origins", "--enable-log-outputs", "-asc", "--num-gpu-blocks-override"),
         *("--kv-cache-memory-bytes", "--enable-log-requests", "--api-server-count"),
     ],
 )
@@ -55,6 +57,8 @@ def test_more_than_one_device_is_not_built(args: tuple[str, ...]) -> None:
         *(("-tp", "1"), ("--tensor-parallel-size=1",), ("--enforce-eager",), ("--dtype", "half")),
         ("--kv-cache-dtype", "fp8", "--trust-remote-code", "--chat-template", "--host-is-no-flag"),
         ("--max-num-batched-tokens", "4096"),
+        # Short of any one flag; argparse says so itself.
+        ("--m", "x"),
         ("--model-impl", "auto", "--config-format", "hf"),
     ],
 )
@@ -62,9 +66,16 @@ def test_the_users_own_flags_are_theirs(args: tuple[str, ...]) -> None:
     assert faults(replace(POOL, args=args)) == []
 
 
+def test_a_command_is_another_engines_and_a_joined_flag_nobodys() -> None:
+    (fault,) = faults(replace(POOL, command=("vllm", "serve", "--port", "{port}")))
+    assert fault.startswith('command: is for engine "openai" alone')
+    (fault,) = faults(replace(POOL, args=("--enforce-eager", "--dtype half")))
+    assert fault == "args[1]: holds --dtype and its value: write each as a string of its own"
+
+
 def test_variables_that_are_the_daemons() -> None:
     names = ("VLLM_API_KEY", "VLLM_PORT", "VLLM_HOST_IP", "VLLM_CPU_KVCACHE_SPACE")
-    for name in (*names, "VLLM_SERVER_DEV_MODE"):
+    for name in (*names, "VLLM_SERVER_DEV_MODE", "VLLM_DEBUG_LOG_API_SERVER_RESPONSE"):
         (fault,) = faults(replace(POOL, env={name: "1", "HF_HOME": "/h", "HF_TOKEN": "t"}))
         assert fault.startswith(f"env.{name}: is not for env: ")
 

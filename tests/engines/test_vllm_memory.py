@@ -36,6 +36,13 @@ def test_it_keeps_blocks_of_sixteen_computes_in_halves_and_writes_no_masks() -> 
     demand = read_demand(POOL, "gpu")
     assert (demand.cell_tokens, demand.element_bytes, demand.has_masks) == (16, 2, False)
     assert read_demand(replace(POOL, slots=4096), "gpu").batch_tokens == 4096
+    assert (demand.cache_step_bytes, read_demand(POOL, "cpu").cache_step_bytes) == (1, GIB)
+
+
+def test_flags_that_lead_elsewhere_leave_the_hubs_usual_cache() -> None:
+    assert read_demand(POOL, "gpu").is_hub_usual
+    for flag in ("--revision=v1", "--download-dir", "--hf-config-path"):
+        assert not read_demand(with_args(flag, "x"), "gpu").is_hub_usual
 
 
 def test_it_takes_all_that_it_is_given_and_without_a_model_most_of_a_card() -> None:
@@ -54,6 +61,8 @@ def test_it_takes_all_that_it_is_given_and_without_a_model_most_of_a_card() -> N
         (("--kv-cache-dtype", "bfloat16"), "f16"),
         (("--dtype", "float32"), "f32"),
         (("--dtype", "half"), "f16"),
+        (("--dtype=float",), "f32"),
+        (("--dtype", "float32", "--kv-cache-dtype", "fp8"), "fp8"),
     ],
 )
 def test_the_type_of_its_cache(args: tuple[str, ...], kind: str) -> None:

@@ -93,6 +93,7 @@ def test_the_cause_is_the_engines_and_not_of_who_heard_of_it() -> None:
     ("line", "cause"),
     [
         ("ValueError: invalid literal for int() with base 10: 'GPU-52a3'", None),
+        ("Exception: cuDNN is not there", None),
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", None),
         (
             f"{CORE}pydantic_core._pydantic_core.ValidationError: 1 validation error",
@@ -124,7 +125,27 @@ def test_what_a_validation_is_about_stands_behind_it() -> None:
     assert find_cause(lines[:1]) == find_cause(lines).partition(" Value")[0]
 
 
+def test_each_error_of_a_validation_is_told_without_what_was_found() -> None:
+    cause = "pydantic_core._pydantic_core.ValidationError: 9 validation errors for CacheConfig"
+    lines = [f"{API}{cause}"]
+    for place in ("block_size", "cache_dtype", "swap_space", "sliding_window"):
+        found = "[type=literal_error, input_value='x', input_type=str]"
+        lines += [f"{API}{place}", f"{API}  Input should be 1 or 2 {found}"]
+        lines += [f"{API}    For further information visit https://errors.example/v/literal"]
+    assert find_cause(lines) == (
+        f"{cause} block_size Input should be 1 or 2; cache_dtype Input should be 1 or 2;"
+        " swap_space Input should be 1 or 2"
+    )
+    one = [lines[0].replace("9 validation errors", "1 validation error"), *lines[1:3]]
+    assert find_cause([*one, *(f"line {n}" for n in range(9))]).endswith(
+        "for CacheConfig block_size Input should be 1 or 2 line 0"
+    )
+
+
 def test_a_worker_that_failed_points_to_the_cause_before_it() -> None:
     cause = "safetensors_rust.SafetensorError: incomplete metadata, file not fully covered"
     pointer = "Exception: WorkerProc initialization failed. See stack trace for root cause."
     assert find_cause([f"{CORE}{cause}", f"{API}{pointer}"]) == cause
+    pointer = "Exception: Failed to load. See stack trace above, please."
+    assert find_cause([f"{CORE}{cause}", f"{API}{pointer}"]) == cause
+    assert find_cause(["KeyError: before", f"{CORE}{cause}"]) == cause

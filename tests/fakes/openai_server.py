@@ -10,6 +10,8 @@ a prompt say what is to happen to one request:
 - ``[cut N]``: after N tokens, ``[DONE]`` without a reason
 - ``[break N]``: after N tokens, the end of the body
 - ``[hang N]``: says no more after N tokens, until the client leaves
+- ``[page]``: a page with the status of a success
+- ``[odd N]``: after N tokens, an error in half a character
 - ``[halves]``: its last token is a character in two events
 """
 
@@ -48,6 +50,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--usage", choices=["none", "last", "each"], default="last")
     parser.add_argument("--errors", choices=["nested", "flat", "tgi", "fastapi"], default="nested")
     parser.add_argument("--never-done", action="store_true")
+    parser.add_argument("--never-streams", action="store_true")
     parser.add_argument("--version-at", default="/version")
     return parser.parse_args(arguments)
 
@@ -92,6 +95,12 @@ class Handler(BaseHTTPRequestHandler):
         if wishes.has("refuse"):
             self._refuse(400, "maximum context length is 512 tokens")
             return
+        if self.server.options.never_streams:
+            self._answer(200, self._event("t0", reason="stop"))
+            return
+        if wishes.has("page"):
+            self._answer(200, "<html>")
+            return
         self.close_connection = True
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
@@ -112,7 +121,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == CHAT:
             yield self._event("", role="assistant")
         for n in range(count + 1):
-            for name in ("error", "blame", "abort", "cut", "break", "hang"):
+            for name in ("error", "blame", "odd", "abort", "cut", "break", "hang"):
                 if wishes.has(name) and n == wishes.number(name, 0):
                     yield from self._fail(name)
                     return
@@ -130,6 +139,8 @@ class Handler(BaseHTTPRequestHandler):
         if name in ("error", "blame"):
             code = 500 if name == "error" else 400
             yield _error(self.server.options.errors, code, f"asked to {name}")
+        elif name == "odd":
+            yield _error(self.server.options.errors, 500, f"asked to {HALVES[0]}")
         elif name == "abort":
             yield self._event("", reason="abort")
         elif name == "hang":

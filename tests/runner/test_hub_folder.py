@@ -12,6 +12,7 @@ from orchd.errors import HostError
 from orchd.runner.hub_folder import HubReader
 from tests.fakes.engines import write_model
 from tests.fakes.hub import LLAMA_8B, SMALL, write_cached, write_folder
+from tests.runner.test_model_file import give_up_privileges
 
 MIB = 1 << 20
 
@@ -72,6 +73,14 @@ def test_one_that_is_cut_short_is_found_without_reading_it(tmp_path: Path) -> No
     assert "cannot be loaded: model.safetensors in it is cut short" in problem_with(model)
 
 
+def test_a_header_of_unusual_length_is_not_looked_into(tmp_path: Path) -> None:
+    model = write_folder(tmp_path / "m")
+    header_bytes = 17 * MIB
+    (model / "model.safetensors").write_bytes(header_bytes.to_bytes(8, "little"))
+    os.truncate(model / "model.safetensors", 8 + header_bytes + 3 * MIB)
+    assert weights_of(model) == 3 * MIB
+
+
 def test_what_is_no_models_folder_is_told_with_the_mend(tmp_path: Path) -> None:
     assert "No such folder; write the path of a model's folder" in problem_with(tmp_path / "none")
     file = tmp_path / "file"
@@ -96,6 +105,31 @@ def test_hostile_files_are_refused(tmp_path: Path) -> None:
     index = {"weight_map": {"a": "../../secret.safetensors"}}
     (tmp_path / "n" / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "names a file elsewhere" in problem_with(tmp_path / "n")
+
+
+@pytest.mark.parametrize("path", [f"/{'a' * 300}", f"/{'a/' * 3000}", "/proc/self/none"])
+def test_a_path_that_cannot_be_is_no_bug_of_ours(path: str) -> None:
+    assert "No such folder; write the path of a model's folder" in problem_with(path)
+
+
+def test_a_folder_that_is_shut_is_told_with_the_mend(tmp_path: Path) -> None:
+    model = write_folder(tmp_path / "shut" / "m")
+    (tmp_path / "shut").chmod(0)
+    with give_up_privileges():
+        problem = problem_with(model)
+    (tmp_path / "shut").chmod(0o700)
+    assert "Permission denied: user " in problem
+    assert "may not read it; have its owner allow that (chmod)" in problem
+
+
+def test_a_files_name_is_told_as_text_and_not_whole(tmp_path: Path) -> None:
+    """Whatever is told goes into JSON, on /health for one."""
+    model = write_folder(tmp_path / "m")
+    (model / os.fsdecode(b"\xff.safetensors")).touch()
+    assert "cannot be loaded: \ufffd.safetensors in it is cut short" in problem_with(model)
+    index = {"weight_map": {"a": "x" * 1_000_000}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert len(problem_with(model)) < 1000
 
 
 def test_a_name_is_looked_up_where_its_engine_would(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from orchd.runner.model_facts import LayerCache
 from orchd.runner.reckoning import cache_bytes, compute_bytes
 from tests.fakes.hub import LLAMA_8B
 
+DEEP: object = orjson.loads(b"[" * 1000 + b"]" * 1000)
+"""As deep as orjson reads; Python cannot show it."""
 KIB = 1024
 MIB = 1024 * KIB
 QWEN3_30B_A3B: Mapping[str, object] = {
@@ -129,6 +131,13 @@ def test_layers_of_an_unknown_kind_are_counted_whole_and_told() -> None:
 def test_layers_that_use_another_s_cache_keep_none() -> None:
     facts = read_hub_facts({**LLAMA_8B, "num_kv_shared_layers": 8}, 1)
     assert cache_bytes(facts, demand(16)) == 16 * 96 * KIB
+    facts = read_hub_facts({**LLAMA_8B, "num_kv_shared_layers": 60}, 1)
+    assert (facts.layers, cache_bytes(facts, demand(16))) == (32, 0)
+
+
+def test_a_window_of_no_size_is_none() -> None:
+    facts = read_hub_facts({**LLAMA_8B, "layer_types": ["sliding_attention"] * 32}, 1)
+    assert cache_bytes(facts, demand(32_000)) == 32_000 * 128 * KIB
 
 
 def test_the_work_space_is_that_of_the_widest_layer_or_of_all_slots_scores() -> None:
@@ -154,6 +163,8 @@ def test_older_names_are_known() -> None:
         ({}, "names no number of layers"),
         ({**LLAMA_8B, "num_hidden_layers": True}, "num_hidden_layers in its config.json is True"),
         ({**LLAMA_8B, "num_hidden_layers": 10**6}, "num_hidden_layers in its config.json"),
+        ({**LLAMA_8B, "head_dim": [1, DEEP]}, "head_dim in its config.json is no number"),
+        ({**LLAMA_8B, "head_dim": {"a": DEEP}}, "head_dim in its config.json is no number"),
         ({**LLAMA_8B, "hidden_size": -1}, "hidden_size in its config.json is -1"),
         ({**LLAMA_8B, "head_dim": "x" * 999}, "head_dim in its config.json is 'xxx"),
         ({"num_hidden_layers": 1}, "names no number of heads"),
@@ -201,7 +212,11 @@ def test_a_file_that_is_shorter_than_its_tensors_is_cut() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b'{"w": 1}', b'{"w": {"data_offsets": [5, 1]}}', b'{"w": {}}']
+    "content",
+    [
+        *(b"", b"[]", b'{"w": 1}', b'{"w": {}}'),
+        *(b'{"w": {"data_offsets": [5, 1]}}', b'{"w": {"data_offsets": [-5, 1]}}'),
+    ],
 )
 def test_a_header_that_is_none(content: bytes) -> None:
     with pytest.raises(ModelFileError, match="is damaged: its header"):
@@ -224,11 +239,22 @@ def test_an_index_names_each_file_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "files", [{}, [], {"a": "../x"}, {"a": "/etc/passwd"}, {"a": ""}, {"a": ".."}, None]
+    "files",
+    [{}, [], {"a": "../x"}, {"a": "/etc/passwd"}, {"a": ""}, {"a": ".."}, None, {"a": "x", "b": 7}],
 )
 def test_an_index_leads_nowhere_else(files: object) -> None:
     with pytest.raises(ModelFileError, match="the index of its weights names"):
         read_index(orjson.dumps({"weight_map": files}))
+
+
+def test_what_is_nested_without_an_end_is_no_bug_of_ours() -> None:
+    index = b'{"weight_map":{"a":' + b"[" * 1000 + b"]" * 1000 + b"}}"
+    with pytest.raises(ModelFileError, match="the index of its weights names what is no file"):
+        read_index(index)
+    told = {**LLAMA_8B, "layer_types": [DEEP] * 32}
+    assert read_hub_facts(told, 1).notes == (
+        "layers of the kind unnamed are counted as if they kept a whole cache",
+    )
 
 
 _JSON = st.recursive(
@@ -265,6 +291,10 @@ def test_generated_configurations_are_read_or_refused(changes: dict[str, object]
     ("environment", "folder"),
     [
         ({"HF_HUB_CACHE": "/c", "HF_HOME": "/h", "HOME": "/me"}, "/c"),
+        ({"HF_HOME": "~/h", "HOME": "/me"}, "/me/h/hub"),
+        ({"HF_HUB_CACHE": "~", "HOME": "/me"}, "/me"),
+        ({"HF_HOME": "~you/h", "HOME": "/me"}, "~you/h/hub"),
+        ({"HUGGINGFACE_HUB_CACHE": "/old", "HF_HOME": "/h", "HOME": "/me"}, "/old"),
         ({"HF_HOME": "/h", "XDG_CACHE_HOME": "/x", "HOME": "/me"}, "/h/hub"),
         ({"XDG_CACHE_HOME": "/x", "HOME": "/me"}, "/x/huggingface/hub"),
         ({"HOME": "/me"}, "/me/.cache/huggingface/hub"),

@@ -19,6 +19,7 @@ from orchd.engines.adapter import (
 from orchd.engines.llamacpp import LlamaCpp
 from orchd.engines.openai_stream import ChatParser
 from orchd.errors import EngineError
+from orchd.runner import readiness
 from orchd.runner.load_progress import Signs
 from orchd.runner.readiness import Candidate, prove_ready
 from tests.conftest import Drive
@@ -61,6 +62,7 @@ async def prove(
     load_stall_s: float = 30.0,
     watched: Watched | None = None,
     takes_any_key: bool = False,
+    refusal: bytes = REFUSED,
     adapter: Adapter | None = None,
 ) -> str | None:
     """Who a server is that gives these bytes for each path, the last ones for ever."""
@@ -71,7 +73,7 @@ async def prove(
         if "/health" in head or "Bearer key\r\n" in head or takes_any_key:
             writer.write(left.pop(0) if len(left) > 1 else left[0])
         else:
-            writer.write(REFUSED)
+            writer.write(refusal)
         await reader.read()  # until the client has hung up
         writer.close()
 
@@ -126,6 +128,15 @@ def test_a_health_that_changes_its_words_only_is_no_progress(drive: Drive[str | 
 def test_who_takes_any_key_is_refused_before_it_is_told_ours(drive: Drive[str | None]) -> None:
     with pytest.raises(EngineError, match="answered HTTP 200 to a key that is not its own"):
         drive(prove(copy(READY), takes_any_key=True))
+
+
+@pytest.mark.parametrize("status", [b"404 Not Found", b"500 Oh", b"302 Found"])
+def test_what_is_no_refusal_of_a_strangers_key_is_none(
+    drive: Drive[str | None], status: bytes
+) -> None:
+    problem = f"answered HTTP {status[:3].decode()} to a key that is not its own"
+    with pytest.raises(EngineError, match=problem):
+        drive(prove(copy(READY), refusal=plain(b"", status)))
 
 
 def test_another_program_on_the_port_is_not_even_asked(drive: Drive[str | None]) -> None:
@@ -242,6 +253,40 @@ def test_its_version_is_asked_where_the_identity_did_not_tell(
     assert drive(prove(answers_of_other(**others), adapter=Other())) == version
 
 
+def test_a_version_that_is_not_told_in_time_is_none(
+    drive: Drive[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "_PROBE_TIMEOUT_S", 0.3)
+    told = answers_of_other(version=[b""], info=[plain(b"3")])
+    assert drive(prove(told, adapter=Other())) == "3"
+
+
+@pytest.mark.parametrize(
+    ("health", "told"),
+    [
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "does not answer in HTTP: illegal status line"),
+        (plain(b"x" * 2_000_000), "answered with more than 1048576 bytes"),
+        (plain(b"", b"302 Found"), "and answers HTTP 302"),
+    ],
+)
+def test_why_it_is_not_healthy_is_told(drive: Drive[str | None], health: bytes, told: str) -> None:
+    with pytest.raises(EngineError, match=rf"made no progress at loading for 0\.3 s.*{told}"):
+        drive(prove({"/health": [health]}, load_stall_s=0.3))
+
+
+def test_one_that_listens_elsewhere_is_told_its_port(drive: Drive[None]) -> None:
+    async def scenario() -> None:
+        endpoint = Endpoint("chat-0", "127.0.0.1", 9, "key")
+        watched = Watched()
+        pool = make_pool(load_stall_s=0.3, model=MODEL)
+        candidate = Candidate(LlamaCpp(), pool, endpoint, watched.read_signs, watched.is_strange)
+        told = r"loading for 0\.3 s, and on its port 9 does not accept connections \(.*\)$"
+        with pytest.raises(EngineError, match=told):
+            await prove_ready(candidate)
+
+    drive(scenario())
+
+
 def test_a_health_that_refuses_our_key_is_not_waited_for(drive: Drive[str | None]) -> None:
     for status in (b"401 Unauthorized", b"403 Forbidden"):
         told = {"/health": [plain(b"", b"503 Loading"), plain(b"", status)]}
@@ -267,6 +312,18 @@ def test_a_first_answer_that_its_bodys_end_ends(drive: Drive[str | None]) -> Non
     assert drive(prove(copy(told), adapter=Endless())) is None
     with pytest.raises(EngineError, match="ended its first stream without a last word"):
         drive(prove(copy(told), adapter=Other()))
+
+
+@pytest.mark.parametrize("behind", [b"garbage\n\n", EVENT, b'data: {"error":{}}\n\n', b""])
+def test_its_last_word_counts_whatever_comes_behind_it(
+    drive: Drive[str | None], behind: bytes
+) -> None:
+    """Also where its connection stays open, as with a task."""
+    answers = {
+        **copy(READY),
+        "/completion": [b"HTTP/1.1 200 OK\r\n\r\n" + EVENT + b"data: " + behind],
+    }
+    assert drive(prove(answers)) == "b1"
 
 
 def test_a_model_that_is_listed_before_it_has_loaded_is_waited_for(

@@ -202,7 +202,7 @@ def test_a_replica_that_breaks_more_in_a_row_than_it_can_have_at_once_is_at_faul
         slots.note_outcome(Broken(f"said {n}"))
         assert slots.fault is None
     slots.note_outcome(Broken("hung up"))
-    assert slots.fault == f"broke {most + 1} tasks in a row, the last: hung up"
+    assert slots.fault == f"broke tasks {most + 1} times in a row, the last: hung up"
 
 
 @pytest.mark.parametrize("good", [Done("stop", 1, 1, 1), Refused("no")])

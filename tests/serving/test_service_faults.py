@@ -150,6 +150,25 @@ def test_an_engine_that_never_stops_is_stopped(drive: Drive[Any]) -> None:
     drive(scenario())
 
 
+def test_a_text_longer_than_its_tokens_can_be_is_cut_off(drive: Drive[Any]) -> None:
+    """The log is bounded by the tokens, and so must be what one of them may hold."""
+
+    async def scenario() -> None:
+        async def goes_on(call: Call) -> None:
+            call.accept()
+            while not call.is_left.is_set():
+                call.say("x" * 1_000_000)
+                await asyncio.sleep(0)
+
+        async with FakeEngine(goes_on) as engine, Rig(settle_s=0.001) as rig:
+            rig.open(engine.endpoint)
+            story = await rig.story(rig.submit(Generation(prompt="Once", max_tokens=64)))
+            assert fails(story[-1]) == Code.WORKER_RESET
+            assert len([said for said in story if isinstance(said, Token)]) == 4
+
+    drive(scenario())
+
+
 # -- replicas that die -----------------------------------------------------------------------------
 
 

@@ -327,7 +327,7 @@ def test_one_that_has_no_slots_is_asked_for_its_health(
 
 # -- engines that only break tasks -----------------------------------------------------------------
 
-BROKE = "broke 3 tasks in a row, the last: hung up before the end of its answer"
+BROKE = "broke tasks 3 times in a row, the last: hung up before the end of its answer"
 
 
 def test_one_that_breaks_task_after_task_is_reported(drive: Drive[Any]) -> None:
@@ -397,7 +397,9 @@ def test_who_does_not_take_our_key_is_not_our_engine(drive: Drive[Any], status: 
             assert fails(error) == Code.WORKER_RESET
             await until(lambda: bool(rig.stuck))
             ((_, _, reason),) = rig.stuck
-            assert reason.startswith("broke 3 tasks in a row, the last: does not take our key")
+            assert reason.startswith(
+                "broke tasks 3 times in a row, the last: does not take our key"
+            )
             rig.close()
 
     drive(scenario())

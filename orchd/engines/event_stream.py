@@ -27,11 +27,12 @@ class EventStreamReader:
         """Data of each event that this chunk completes. Raises EngineError beyond the bound."""
         for ended in self._cut(chunk):
             line = ended.removesuffix(b"\r")
-            field, _, value = line.partition(b":")
-            if field == b"data":
-                self._data.append(value.removeprefix(b" "))
-                self._data_bytes += len(line)
-            elif not line and self._data:
+            if line:
+                field, _, value = line.partition(b":")
+                if field == b"data":
+                    self._data.append(value.removeprefix(b" "))
+                    self._data_bytes += len(line)
+            elif self._data:
                 data, self._data, self._data_bytes = self._data, [], 0
                 yield b"\n".join(data)
         if self._data_bytes + self._rest_bytes > MAX_EVENT_BYTES:
@@ -39,10 +40,12 @@ class EventStreamReader:
 
     def _cut(self, chunk: bytes) -> list[bytes]:
         """Lines that this chunk ends. What it begins is copied once, when it ends."""
-        *lines, rest = chunk.split(b"\n")
-        if lines:
+        lines = chunk.split(b"\n")
+        rest = lines.pop()
+        if lines and self._rest:
             lines[0] = b"".join((*self._rest, lines[0]))
             self._rest, self._rest_bytes = [], 0
-        self._rest.append(rest)
-        self._rest_bytes += len(rest)
+        if rest:
+            self._rest.append(rest)
+            self._rest_bytes += len(rest)
         return lines

@@ -250,15 +250,13 @@ def _read_last(said: dict[str, Any]) -> Done:
 
 def _find_error(said: Mapping[str, Any]) -> ServerError | None:
     """An error in mid-stream, in the one shape that llama.cpp has."""
-    match said:
-        case {"error": {"code": bool()}}:
-            return ServerError(None, _error_message(said, UNTOLD))
-        case {"error": {"code": int(status)}}:
+    if "error" not in said:
+        return None
+    match said["error"]:
+        case {"code": int(status)} if not isinstance(status, bool):
             return ServerError(status, _error_message(said, UNTOLD))
-        case {"error": _}:
-            return ServerError(None, _error_message(said, UNTOLD))
         case _:
-            return None
+            return ServerError(None, _error_message(said, UNTOLD))
 
 
 def _error_message(said: object, default: str) -> str:

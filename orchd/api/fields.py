@@ -64,7 +64,7 @@ def check_fields(
         except WrongValueError as error:
             faults += (f"{name}{fault}" for fault in error.faults)
     shown = unknown[:MAX_FAULTS_SHOWN]
-    faults += (describe_unknown(name, fields) for name in shown)
+    faults += [describe_unknown(name, fields) for name in shown]
     if len(unknown) > len(shown):
         faults.append(f"{len(unknown) - len(shown)} more unknown fields")
     return values, faults

@@ -114,16 +114,16 @@ def encode_event(seq: int, event: TaskEvent) -> bytes:
     if isinstance(event, Token):
         # Made once for each token there is, so without an object on the way.
         return sse.encode_event(
-            seq, "token", b'{"t":%s,"i":%d}' % (orjson.dumps(event.text), event.index)
+            seq, b"token", b'{"t":%s,"i":%d}' % (orjson.dumps(event.text), event.index)
         )
     name, data = _describe_event(event)
     return sse.encode_event(seq, name, orjson.dumps(data))
 
 
-def _describe_event(event: Started | Ended | Failed) -> tuple[str, Mapping[str, Any]]:
+def _describe_event(event: Started | Ended | Failed) -> tuple[bytes, Mapping[str, Any]]:
     match event:
         case Started(queue_position, predicted_start_ms):
-            return "started", {
+            return b"started", {
                 "queue_position": queue_position,
                 "predicted_start_ms": predicted_start_ms,
             }
@@ -134,9 +134,9 @@ def _describe_event(event: Started | Ended | Failed) -> tuple[str, Mapping[str, 
                 "decode_ms": decode_ms,
                 "finish_reason": finish_reason,
             }
-            return "end", {**ended, "estimated": True} if is_estimated else ended
+            return b"end", {**ended, "estimated": True} if is_estimated else ended
         case Failed(code, message, engine):
-            return "error", _envelope(code, message, engine)
+            return b"error", _envelope(code, message, engine)
         case _:
             assert_never(event)
 

@@ -31,11 +31,12 @@ class EventStreamReader:
             line = ended.removesuffix(b"\r")
             if self._is_first:
                 line, self._is_first = line.removeprefix(_BOM), False
-            field, _, value = line.partition(b":")
-            if field == b"data":
-                self._data.append(value.removeprefix(b" "))
-                self._data_bytes += len(line)
-            elif not line and self._data:
+            if line:
+                field, _, value = line.partition(b":")
+                if field == b"data":
+                    self._data.append(value.removeprefix(b" "))
+                    self._data_bytes += len(line)
+            elif self._data:
                 data, self._data, self._data_bytes = self._data, [], 0
                 yield b"\n".join(data)
         if self._data_bytes + self._rest_bytes > MAX_EVENT_BYTES:
@@ -50,10 +51,12 @@ class EventStreamReader:
 
     def _cut(self, chunk: bytes) -> list[bytes]:
         """Lines that this chunk ends. What it begins is copied once, when it ends."""
-        *lines, rest = chunk.split(b"\n")
-        if lines:
+        lines = chunk.split(b"\n")
+        rest = lines.pop()
+        if lines and self._rest:
             lines[0] = b"".join((*self._rest, lines[0]))
             self._rest, self._rest_bytes = [], 0
-        self._rest.append(rest)
-        self._rest_bytes += len(rest)
+        if rest:
+            self._rest.append(rest)
+            self._rest_bytes += len(rest)
         return lines

@@ -204,31 +204,42 @@ class CompletionParser:
 
     def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
         for data in self._reader.feed(chunk):
-            match parse_json(data):
-                # First what comes most: each pattern that does not fit takes its time.
-                case {"content": str(text), "stop": False} if text:
-                    yield Text(text)
-                case {"error": _} as failed:
-                    yield judge_in_stream(_find_error(failed) or ServerError(None, UNTOLD))
-                case {
-                    "prompt_progress": {"processed": int(read), "total": int(total)},
-                    "content": "",
-                    "stop": False,
-                }:
-                    yield PromptProgress(read, total)
-                case {"content": str(text), "stop": bool(is_last)} as said:
-                    # Held-back text (a stop word's start, half a character) comes as "".
-                    if text:
-                        yield Text(text)
-                    elif not is_last:
-                        yield _UNSAID
-                    if is_last:
-                        yield _read_last(said)
-                case _:
-                    raise EngineError("sent an event that is no completion")
+            said = parse_json(data)
+            # What comes most goes first and without a pattern: those of mappings take their time.
+            if (
+                isinstance(said, dict)
+                and said.get("stop") is False
+                and isinstance(text := said.get("content"), str)
+                and text
+            ):
+                yield Text(text)
+            else:
+                yield from _read_rare(said)
 
     def end(self) -> Iterator[StreamEvent]:
         yield from ()
+
+
+def _read_rare(said: Any) -> Iterator[StreamEvent]:
+    match said:
+        case {"error": _}:
+            yield judge_in_stream(_find_error(said) or ServerError(None, UNTOLD))
+        case {
+            "prompt_progress": {"processed": int(read), "total": int(total)},
+            "content": "",
+            "stop": False,
+        }:
+            yield PromptProgress(read, total)
+        case {"content": str(text), "stop": bool(is_last)}:
+            # Held-back text (a stop word's start, half a character) comes as "".
+            if text:
+                yield Text(text)
+            elif not is_last:
+                yield _UNSAID
+            if is_last:
+                yield _read_last(said)
+        case _:
+            raise EngineError("sent an event that is no completion")
 
 
 def _read_last(said: dict[str, Any]) -> Done:
@@ -242,15 +253,13 @@ def _read_last(said: dict[str, Any]) -> Done:
 
 def _find_error(said: Mapping[str, Any]) -> ServerError | None:
     """An error in mid-stream, in the one shape that llama.cpp has."""
-    match said:
-        case {"error": {"code": bool()}}:
-            return ServerError(None, _error_message(said, UNTOLD))
-        case {"error": {"code": int(status)}}:
+    if "error" not in said:
+        return None
+    match said["error"]:
+        case {"code": int(status)} if not isinstance(status, bool):
             return ServerError(status, _error_message(said, UNTOLD))
-        case {"error": _}:
-            return ServerError(None, _error_message(said, UNTOLD))
         case _:
-            return None
+            return ServerError(None, _error_message(said, UNTOLD))
 
 
 def _error_message(said: object, default: str) -> str:

@@ -17,7 +17,7 @@ from orchd.http1.deadlines import Phase
 from orchd.http1.limits import Limits
 from orchd.http1.messages import Head, PendingResponse, Reply, Response, Source, StreamedResponse
 from orchd.http1.outgoing import INTERIM, LAST_CHUNK, build_head, frame_chunk
-from orchd.http1.pump import Outlet, Pump
+from orchd.http1.pump import Pump
 from orchd.http1.waiter import Waiter
 from orchd.http1.watch import Watch
 
@@ -39,7 +39,8 @@ class Delivery:
         self._limits = limits
         self._loop = loop
         self._end = end
-        self._abort = abort
+        self.abort = abort
+        """Drop the client: a stream broke."""
         self._carrier: Pump | Waiter | None = None
         self._has_eof = False
         self._is_chunked = False
@@ -123,19 +124,15 @@ class Delivery:
 
     def _stream(self, source: Source) -> None:
         self._watch.enter(Phase.STREAMING)
-        outlet = Outlet(
-            write=self._write_frames,
-            finish=self._finish_stream,
-            abort=self._abort,
-            is_writable=lambda: self.is_writable,
-        )
-        self._carrier = Pump(source, outlet, self._limits, self._loop)
+        self._carrier = Pump(source, self, self._limits, self._loop)
 
-    def _write_frames(self, frames: bytes) -> None:
+    def write_part(self, frames: bytes) -> None:
+        """Send a part of the stream that is under way."""
         self._write(frame_chunk(frames) if self._is_chunked else frames)
         self._watch.note_sent()
 
-    def _finish_stream(self, frames: bytes) -> None:
+    def finish(self, frames: bytes) -> None:
+        """Send the last part, and its end."""
         self._carrier = None
         self._write(frame_chunk(frames) + LAST_CHUNK if self._is_chunked else frames)
         self._end()

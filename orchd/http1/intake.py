@@ -33,7 +33,7 @@ _HOPELESS = (_WHY[0], (_BARE_LF, _WHY[1][1]))
 """What shows in a part of a head already; a CR at its end may yet be followed by its LF."""
 
 _ABSOLUTE = re.compile("https?://[^/?]+", re.IGNORECASE)
-_ESCAPED = re.compile("(?:[^%#]|%[0-9a-f]{2})*", re.IGNORECASE)
+_ESCAPED = re.compile("[^%#]*(?:%[0-9A-Fa-f]{2}[^%#]*)*")
 _VERSION = re.compile(rb"1\.[0-9]")
 _HOST = re.compile(rb"(?:\[[0-9a-z:.%_~-]+\]|[0-9a-z._~!$&'()*+,;=%-]*)(?::[0-9]*)?", re.IGNORECASE)
 _CODINGS = re.compile(rb"^transfer-encoding:([^\r]*)", re.IGNORECASE | re.MULTILINE)
@@ -172,7 +172,7 @@ def _has_option(head: Head, name: bytes, option: bytes) -> bool:
 
 def _split_target(target: str) -> tuple[str, str]:
     """Path and query; the absolute form, meant for proxies, counts (RFC 9112, section 3.2.2)."""
-    origin = _ABSOLUTE.match(target)
+    origin = None if target.startswith("/") else _ABSOLUTE.match(target)
     path, _, query = target[origin.end() if origin else 0 :].partition("?")
     return path or "/", query
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Protocol
 
 from orchd.http1 import sse
 from orchd.http1.limits import Limits
@@ -27,17 +26,19 @@ RESET_S = 0.5
 """How long a reset takes to come back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outlet:
+class Outlet(Protocol):
     """Where the body goes."""
 
-    write: Callable[[bytes], None]
-    """Send some of it."""
-    finish: Callable[[bytes], None]
-    """Send the last of it; the pump has stopped by then."""
-    abort: Callable[[], None]
-    """Break off: the source failed."""
-    is_writable: Callable[[], bool]
+    is_writable: bool
+
+    def write_part(self, frames: bytes) -> None:
+        """Send some of it."""
+
+    def finish(self, frames: bytes) -> None:
+        """Send the last of it; the pump has stopped by then."""
+
+    def abort(self) -> None:
+        """Break off: the source failed."""
 
 
 class Pump:
@@ -92,7 +93,7 @@ class Pump:
 
     def _drain(self) -> None:
         for _ in range(_PULLS_PER_TURN):
-            if not self._outlet.is_writable():
+            if not self._outlet.is_writable:
                 return
             frames = self._source.pull(self._limits.pull_bytes)
             if self._source.is_finished:
@@ -101,18 +102,16 @@ class Pump:
                 return
             if not frames:
                 return
-            self._write(frames)
+            self._written_s = self._loop.time()
+            self._outlet.write_part(frames)
             if not self._source.has_more:
                 return
         self.wake()
 
-    def _write(self, frames: bytes) -> None:
-        self._written_s = self._loop.time()
-        self._outlet.write(frames)
-
     def _ping(self) -> None:
-        if self._outlet.is_writable():
-            self._write(sse.encode_comment(self._source.describe_wait()))
+        if self._outlet.is_writable:
+            self._written_s = self._loop.time()
+            self._outlet.write_part(sse.encode_comment(self._source.describe_wait()))
 
     def _watch_silence(self, most_s: float) -> None:
         ping_s = self._limits.ping_s

@@ -6,9 +6,9 @@ Data is one line by contract (JSON never holds a raw line break), so one ``data:
 from __future__ import annotations
 
 
-def encode_event(seq: int, event: str, data: bytes) -> bytes:
+def encode_event(seq: int, event: bytes, data: bytes) -> bytes:
     """One event with its id, name and one line of data."""
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (seq, event.encode(), data)
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (seq, event, data)
 
 
 def encode_comment(text: str) -> bytes:

@@ -22,6 +22,7 @@ class Abandonment:
         cancel: Callable[[Entry, str], None],
     ) -> None:
         self._after_s = after_s
+        self._reason = f"nobody streamed it for {after_s:g} s"
         self._loop = loop
         self._cancel = cancel
         self._clocks: dict[Entry, asyncio.TimerHandle] = {}
@@ -33,5 +34,6 @@ class Abandonment:
         task = entry.task
         is_watched = task.spec.priority is Priority.INTERACTIVE and not task.has_ended
         if is_watched and not entry.has_readers:
-            reason = f"nobody streamed it for {self._after_s:g} s"
-            self._clocks[entry] = self._loop.call_later(self._after_s, self._cancel, entry, reason)
+            self._clocks[entry] = self._loop.call_later(
+                self._after_s, self._cancel, entry, self._reason
+            )

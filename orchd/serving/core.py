@@ -206,7 +206,7 @@ class Core:
 
     def why_doubted(self, grant: Grant) -> Doubt | None:
         """What its replica did to the task, while it is granted nothing for that."""
-        return self._dispatcher.why_doubted(grant)
+        return self._dispatcher.doubts.get(grant)
 
     def is_running(self, grant: Grant) -> bool:
         """True while its task runs on it."""
@@ -237,11 +237,9 @@ class Core:
 
     def _held_s(self) -> list[float]:
         """How long each slot has been held so far; one whose replica broke says nothing."""
-        now_s = self._world.now_s()
+        now_s, doubts = self._world.now_s(), self._dispatcher.doubts
         return [
-            now_s - since_s
-            for grant, since_s in self._granted_s.items()
-            if self.why_doubted(grant) is None
+            now_s - since_s for grant, since_s in self._granted_s.items() if grant not in doubts
         ]
 
     def _explain_queue(self) -> str:

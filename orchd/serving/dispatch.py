@@ -137,9 +137,10 @@ class Dispatcher:
         self._doubts[grant] = why
         grant.slots.doubts += 1
 
-    def why_doubted(self, grant: Grant) -> Doubt | None:
-        """What it was doubted for, from ``doubt`` to ``release``."""
-        return self._doubts.get(grant)
+    @property
+    def doubts(self) -> Mapping[Grant, Doubt]:
+        """What each grant was doubted for, from ``doubt`` to ``release``."""
+        return self._doubts
 
     def release(self, grant: Grant) -> None:
         """The slot is free again."""

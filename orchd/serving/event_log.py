@@ -14,6 +14,7 @@ from orchd.serving.task import Ended, Failed, Started, TaskEvent, Token
 
 FRAME_COST_BYTES = 43
 """What a frame takes beside its bytes: the object's head, rounded up, and its place in the list."""
+_TERMINAL = (Ended, Failed)
 
 Encoder = Callable[[int, TaskEvent], bytes]
 """Makes the frame that goes over the wire of an event's number and the event."""
@@ -37,17 +38,17 @@ class EventLog:
         """Log the next event."""
         assert not self.is_closed, f"{event} after the terminal event"
         match event:
+            case Token() | Ended():
+                assert self.has_started, f"{event} before the start"
             case Started():
                 assert not self._frames, "a second start"
                 self.has_started = True
-            case Token() | Ended():
-                assert self.has_started, f"{event} before the start"
             case Failed():
                 pass
         frame = self._encode(len(self._frames), event)
         self._frames.append(frame)
         self.cost_bytes += len(frame) + FRAME_COST_BYTES
-        self.is_closed = isinstance(event, Ended | Failed)
+        self.is_closed = isinstance(event, _TERMINAL)
 
     def read(self, cursor: int, limit_bytes: int) -> tuple[bytes, int]:
         """The frames from number ``cursor`` on that are there now, and the cursor behind them.

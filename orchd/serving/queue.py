@@ -41,7 +41,7 @@ class TaskQueue:
         """True if a request of that size may wait."""
         waiting_bytes = self._waiting_bytes[priority]
         has_memory = not waiting_bytes or waiting_bytes + size_bytes <= WAITING_BYTES
-        return self.depth(priority) < self._bounds[priority] and has_memory
+        return len(self._waiting[priority]) < self._bounds[priority] and has_memory
 
     def describe_full(self, priority: Priority) -> str:
         """Why there is no room, for the user."""

@@ -52,7 +52,9 @@ SHAPES = {
     b"3\r\nabc\r\n00a\r\n0123456789\r\n0\r\n\r\n": b"abc0123456789",
     b"3 ;name=value\r\n\r\n\n\r\n0;x\r\n\r\n": b"\r\n\n",
     b"1\r\na\r\n0\r\nTrailer: x\r\nanother: y\r\n\r\n": b"a",
+    b"1\r\na\r\n3\r\nbcd\r\n0\r\n\r\n": b"abcd",
     b"0\r\n\r\n": b"",
+    b"0\r\n1\r\na\r\n\r\n": b"",
 }
 
 

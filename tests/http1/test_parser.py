@@ -6,6 +6,8 @@ from typing import Any
 
 import h11
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from orchd.errors import ClientError, Code
 from orchd.http1 import intake
@@ -211,3 +213,36 @@ def test_a_stream_of_body_is_handed_on_as_it_comes() -> None:
         assert stage.feed(bytes(100_000))[0] == bytes(100_000)
         assert stage.parser.waiting_bytes == 0
     assert stage.feed(bytes(100_000))[-2:] == [Signal.END, Signal.NEED_DATA]
+
+
+LINES = st.sampled_from(
+    [
+        *(b"GET /a HTTP/1.1", b"GET /a HTTP/1.0", b"GET  /a HTTP/1.1", b"GET /a b HTTP/1.1"),
+        *(b"G(T /a HTTP/1.1", b"GET /\xc3 HTTP/1.1", b"GET /a HTTP/1.1 ", b"GET /a http/1.1"),
+        *(b"GET /a", b"GET /a HTTP/1.11", b" HTTP/1.1", b"GET  HTTP/1.1"),
+    ]
+)
+FIELDS = st.sampled_from(
+    [
+        *(b"Host: a", b"host:a", b"Host : a", b"Host", b"Host:", b":", b": a", b"A: b: c"),
+        *(b"A:\t b \t", b"A: b  c", b"A:\xa0", b"A\xc3: b", b"Content-Length: 1", b"A:\xc2\x85"),
+        *(b"Content-Length: 1, 1", b"content-length: 2", b"Content-Length: x"),
+        *(b"Transfer-Encoding: chunked", b"Transfer-Encoding: gzip", b"Connection: close"),
+    ]
+)
+
+
+@given(LINES | st.binary(max_size=20), st.lists(FIELDS | st.binary(max_size=9), max_size=5))
+@example(b"GET /a HTTP/1.1", [b"Host: a", b"A"])
+def test_h11s_own_reader_reads_the_same_in_each_head(line: bytes, fields: list[bytes]) -> None:
+    raw = b"\r\n".join([line, *fields, b"", b""])
+    stage, reader = Stage(), h11.Connection(h11.SERVER)
+    reader.receive_data(raw)
+    stage.parser.feed(raw)
+    try:
+        event = stage.parser.next_event()
+    except ClientError:
+        return
+    if not isinstance(event, h11.Request):
+        return
+    assert event == reader.next_event()

@@ -9,7 +9,7 @@ from orchd.http1.sse import encode_comment, encode_event
 
 
 def test_an_event() -> None:
-    assert encode_event(7, "token", b'{"t":"a"}') == b'id: 7\nevent: token\ndata: {"t":"a"}\n\n'
+    assert encode_event(7, b"token", b'{"t":"a"}') == b'id: 7\nevent: token\ndata: {"t":"a"}\n\n'
 
 
 def test_a_comment() -> None:

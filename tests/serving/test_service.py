@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import gc
 import logging
+import uuid
 import weakref
 from dataclasses import replace
 from pathlib import PurePath
@@ -196,6 +197,21 @@ def test_what_202_says(drive: Drive[Any]) -> None:
             assert (last.queue_position, last.predicted_start_ms) == (3, 6000)
             # Full after this one: the next of its priority had better wait.
             assert [a.backoff_ms for a in (first, second, third, last)] == [0, 0, 1500, 4500]
+
+    drive(scenario())
+
+
+def test_a_task_without_an_id_is_given_a_random_uuid(drive: Drive[Any]) -> None:
+    async def scenario() -> None:
+        pool = make_pool(interactive=100)
+        async with FakeEngine(waits(asyncio.Event())) as engine, Rig(pool) as rig:
+            rig.open(engine.endpoint, slots=1)
+            ids = [rig.submit().task.spec.task_id for _ in range(50)]
+            # Of any other variant the version would be None.
+            assert {uuid.UUID(given).version for given in ids} == {4}
+            assert all(str(uuid.UUID(given)) == given for given in ids)
+            # All but six of its bits are drawn, so each digit but one is another one some time.
+            assert [len(set(digits)) for digits in zip(*ids, strict=True)].count(1) == 5
 
     drive(scenario())
 

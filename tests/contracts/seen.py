@@ -101,8 +101,15 @@ def _hold_httpx(response: httpx.Response, body: bytes | None) -> None:
 def see_events(events: Iterator[ServerSentEvent]) -> Iterator[ServerSentEvent]:
     """The same events, each judged on its way."""
     for event in events:
-        WITNESS.hold_event(event.event, event.data)
-        yield event
+        if not is_comment(event):
+            WITNESS.hold_event(event.event, event.data)
+            yield event
+
+
+def is_comment(event: ServerSentEvent) -> bool:
+    """Whether it is none: of a comment behind an event with an id, httpx-sse makes one without
+    data."""
+    return (event.event, event.data) == ("message", "")
 
 
 class SeenClient:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import httpx
 from httpx_sse import aconnect_sse
 
+from tests.contracts.seen import is_comment
 from tests.contracts.witness import WITNESS
 
 HABITS = (
@@ -152,6 +153,8 @@ async def _read(
     seen: list[Seen] = []
     async with aconnect_sse(client, "GET", f"{visitor.path}/stream", headers=headers) as source:
         async for event in source.aiter_sse():
+            if is_comment(event):
+                continue
             WITNESS.hold_event(event.event, event.data)
             seen.append(Seen(event.id, event.event, event.data))
             if len(seen) == until:

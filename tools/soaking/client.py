@@ -13,7 +13,7 @@ from httpx_sse import aconnect_sse
 from soaking.book import Book, Invariant
 from soaking.tasks import Seen
 from tests.contracts.documents import validator
-from tests.contracts.seen import see_httpx_async
+from tests.contracts.seen import is_comment, see_httpx_async
 from tests.contracts.witness import WITNESS, UndocumentedError
 from tests.http1.raw_cases import TOKEN
 
@@ -63,8 +63,7 @@ class Client:
         seen: list[Seen] = []
         async with aconnect_sse(self._http, "GET", path, headers=headers) as source:
             async for event in source.aiter_sse():
-                if (event.event, event.data) == ("message", ""):
-                    # httpx-sse makes an event without data of a comment that comes behind an id.
+                if is_comment(event):
                     continue
                 WITNESS.hold_event(event.event, event.data)
                 seen.append(Seen(event.id, event.event, event.data))

@@ -13,8 +13,9 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cache
 
 import uvloop
 
@@ -35,10 +36,10 @@ from orchd.metrics.registry import Registry
 from orchd.runner.allowed import CPU
 from orchd.runner.guard import STOP_TIMEOUT_S, Guard, engines_folder
 from orchd.runner.learned import Learned, footprints_file
-from orchd.runner.nvml import NvmlReader
 from orchd.runner.process_tree import list_tree
 from orchd.runner.reckoner import Reckoner
 from orchd.runner.restart import Timing
+from orchd.runner.snapshot import NoReading, Reading
 from orchd.runner.supervisor import Supervisor
 from orchd.runner.trust import Trust
 from orchd.serving.service import Service
@@ -106,7 +107,7 @@ def _build(config: Config, token: Token, learned: Learned) -> _House:
     guard = Guard(engines_folder(os.environ))
     reckoner = Reckoner(ADAPTERS, learned, trust=Trust())
     supervisor: Supervisor = Supervisor(
-        config, ADAPTERS, service, NvmlReader().read, reckoner, guard=guard
+        config, ADAPTERS, service, _read_gpus, reckoner, guard=guard
     )
     cpu_watch = CpuWatch(lambda: _list_pids_on_cpu(config, supervisor), list_tree)
     context = Context(
@@ -121,6 +122,19 @@ def _build(config: Config, token: Token, learned: Learned) -> _House:
     door = Door(context, token.value, logins.note)
     server = HttpServer(door, limits_from(config.server))
     return _House(service, supervisor, guard, cpu_watch, logins, server)
+
+
+def _read_gpus() -> Reading | NoReading:
+    """For a thread, one at a time."""
+    return _load_nvml()()
+
+
+@cache
+def _load_nvml() -> Callable[[], Reading | NoReading]:
+    """NVIDIA's module takes a tenth of a start to load (measured): not before the door is open."""
+    from orchd.runner.nvml import NvmlReader
+
+    return NvmlReader().read
 
 
 async def _run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import shutil
 import sys
@@ -41,9 +40,12 @@ def find_executable(executables: Sequence[Executable]) -> Found:
                 mends.append(mend)
             case PythonModule(script, requires, hint):
                 if importlib.util.find_spec(requires) is not None:
-                    version = f"{requires} {importlib.metadata.version(requires)}"
+                    # A tenth of a start that not every pool needs (measured).
+                    from importlib.metadata import version
+
+                    told = f"{requires} {version(requires)}"
                     # -P: the launcher's folder must not shadow packages that it imports.
-                    return Found((sys.executable, "-P", str(_LAUNCHERS / script)), version)
+                    return Found((sys.executable, "-P", str(_LAUNCHERS / script)), told)
                 missing.append("no embedded engine")
                 mends.append(hint)
             case _:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from soaking.book import Book, Invariant
 from soaking.client import Client
 from soaking.pools import BY_ID, POOLS, Pool
-from soaking.tasks import Task, list_faults
+from soaking.tasks import Task, list_faults, list_place_faults
 from soaking.world import ABANDON_AFTER_S, World
 
 VISITORS = 32
@@ -114,13 +114,14 @@ class Crowd:
         """One visit, from its requests, one after another, to the last look at their stories."""
         self.under_way += 1
         try:
-            admitted = []
-            for task in party:
-                self.tasks[task.marker] = task
-                async with self.client.contain(f"submission of {task.marker}"):
-                    if await self._submit(task):
-                        admitted.append(task)
-            await asyncio.gather(*[self._follow(task) for task in admitted])
+            # Each is followed from its 202 on: until the last of a party is in, on a slow machine,
+            # the first may have been given up.
+            async with asyncio.TaskGroup() as following:
+                for task in party:
+                    self.tasks[task.marker] = task
+                    async with self.client.contain(f"submission of {task.marker}"):
+                        if await self._submit(task):
+                            following.create_task(self._follow(task))
         finally:
             self.under_way -= 1
             async with self._idle:
@@ -148,6 +149,8 @@ class Crowd:
         if answer.status_code == 202:
             task.admitted_s, task.task_id = time.monotonic(), told["task_id"]
             self.admitted[task.pool.pool_id] += 1
+            faults = list_place_faults(task, told["queue_position"])
+            self.book.check(Invariant.ORDER, not faults, "; ".join(faults))
             if task.wish:
                 self.book.fault(f"engine does {task.wish.strip('[').split(']')[0]}", task.marker)
             return True

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from soaking.pools import BY_ID
-from soaking.tasks import Seen, Task, list_faults
+from soaking.tasks import Seen, Task, list_faults, list_place_faults
 
 MODELS = ["/models/pair-a.gguf", "/models/pair-b.gguf"]
 ERROR = {"code": "WORKER_RESET", "message": "it broke", "engine": "llamacpp"}
@@ -89,3 +89,20 @@ def test_two_models_never_serve_one_task() -> None:
     story = [*GOOD[:2], GOOD[2]._replace(data=data), GOOD[3]]
     (fault,) = list_faults(replace(TASK, looks=[], story=story), MODELS)
     assert fault.startswith("its text is 'pair-a:t0 pair-b:t1 '")
+
+
+@pytest.mark.parametrize(
+    ("priority", "place", "is_right"),
+    [
+        # Five may wait, and one slot's task may have been put back.
+        ("interactive", 4, True),
+        ("interactive", 5, False),
+        ("batch", 4 + 5 + 1, True),
+        ("batch", 4 + 5 + 1 + 1, False),
+    ],
+)
+def test_nobody_is_admitted_behind_more_than_the_bound(
+    priority: str, place: int, is_right: bool
+) -> None:
+    ordered = replace(TASK, pool=BY_ID["ordered"], priority=priority)
+    assert (list_place_faults(ordered, place) == []) is is_right

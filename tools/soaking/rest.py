@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from demo_model import say
 from prometheus_client.parser import text_string_to_metric_families
 
 from soaking import processes, reloads
@@ -97,8 +98,17 @@ class Inspector:
                 latency_ms,
             )
         )
+        self._tell(self.readings[-1])
         self.crowd.tasks.clear()
         self.scene.beginnings.at_s.clear()
+
+    def _tell(self, reading: Reading) -> None:
+        """A line for whoever waits."""
+        book = self.scene.book
+        say(
+            f"{reading.at_s:6.0f} s: {book.tasks.total()} tasks, {book.faults.total()} faults,"
+            f" {reading.rss_mib:.0f} MiB, {reading.files} files"
+        )
 
     # -- until all is still --------------------------------------------------------------------
 

@@ -32,14 +32,14 @@ async def hurt_a_card(scene: Scene, dice: Random) -> None:
     kind, place = dice.choice(list(CARD_FAULTS)), dice.choice(HURT_CARDS)
     span_s = dice.uniform(0.5, SPAN_MAX_S)
     nvml = scene.world.nvml
-    before = nvml.cards[place]
-    kept = {name: getattr(before, name) for name in CARD_FAULTS[kind]}
+    # Not as it was before: it may be hurt by another mishap at the time, which ends earlier.
+    well = {name: getattr(scene.world.cards[place], name) for name in CARD_FAULTS[kind]}
     scene.book.fault(kind, f"GPU {place}, {span_s:.1f} s")
     nvml.change(place, **CARD_FAULTS[kind])
     try:
         await asyncio.sleep(span_s)
     finally:
-        nvml.change(place, **kept)
+        nvml.change(place, **well)
 
 
 async def hurt_the_driver(scene: Scene, dice: Random) -> None:
@@ -69,12 +69,12 @@ async def fill_the_disk(scene: Scene, dice: Random) -> None:
     scene.book.fault(
         "disk is full" if is_everywhere else "disk of the log is full", f"{span_s:.1f} s"
     )
-    kept = resource.prlimit(scene.stand.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(scene.stand.pid, resource.RLIMIT_FSIZE, (size_bytes, kept[1]))
+    _, most_bytes = resource.prlimit(scene.stand.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(scene.stand.pid, resource.RLIMIT_FSIZE, (size_bytes, most_bytes))
     try:
         await asyncio.sleep(span_s)
     finally:
-        resource.prlimit(scene.stand.pid, resource.RLIMIT_FSIZE, kept)
+        resource.prlimit(scene.stand.pid, resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
 
 
 async def move_the_clock(scene: Scene, dice: Random) -> None:

@@ -1,8 +1,4 @@
-"""What befalls the machine: its cards, its disk, its clock.
-
-Invariant: what ends is set to what a sound machine has, never to what was there before it began: of
-two of a kind that overlap, the second has found the first, and would leave it there for ever.
-"""
+"""What befalls the machine: its cards, its disk, its clock."""
 
 from __future__ import annotations
 
@@ -36,12 +32,14 @@ async def hurt_a_card(scene: Scene, dice: Random) -> None:
     kind, place = dice.choice(list(CARD_FAULTS)), dice.choice(HURT_CARDS)
     span_s = dice.uniform(0.5, SPAN_MAX_S)
     nvml = scene.world.nvml
+    # Not as it was before: it may be hurt by another mishap at the time, which ends earlier.
+    well = {name: getattr(scene.world.cards[place], name) for name in CARD_FAULTS[kind]}
     scene.book.fault(kind, f"GPU {place}, {span_s:.1f} s")
     nvml.change(place, **CARD_FAULTS[kind])
     try:
         await asyncio.sleep(span_s)
     finally:
-        nvml.change(place, **dict.fromkeys(CARD_FAULTS[kind], 0))
+        nvml.change(place, **well)
 
 
 async def hurt_the_driver(scene: Scene, dice: Random) -> None:

@@ -30,7 +30,7 @@ from soaking.pools import (
 )
 from tests.fakes.clock import FakeClock, build_clock
 from tests.fakes.engines import install_engine, write_heavy_model
-from tests.fakes.nvml import FakeNvml, build_nvml, card
+from tests.fakes.nvml import Card, FakeNvml, build_nvml, card
 from tests.http1.raw_cases import TOKEN
 
 MARK = "SOAK_FOLDER"
@@ -63,6 +63,8 @@ class World:
 
     folder: Path
     nvml: FakeNvml
+    cards: tuple[Card, ...]
+    """As they are when nothing is wrong with them."""
     clock: FakeClock
     models: dict[str, list[str]] = field(default_factory=dict)
     """By pool, those that its reloads go between; the first is the configured one."""
@@ -85,8 +87,9 @@ def make_world(folder: Path) -> World:
     libraries = folder / "lib"
     libraries.mkdir()
     build_nvml(libraries)
-    cards = [card(n, size_gib) for n, size_gib in enumerate(CARDS_GIB)]
-    world = World(folder, FakeNvml(folder / "machine", cards), FakeClock(folder))
+    cards = tuple(card(n, size_gib) for n, size_gib in enumerate(CARDS_GIB))
+    nvml = FakeNvml(folder / "machine", list(cards))
+    world = World(folder, nvml, cards, FakeClock(folder))
     install_engine(folder)
     for pool in POOLS:
         world.models[pool.pool_id] = [str(model) for model in _write_models(folder, pool)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
 import subprocess
 import sys
@@ -32,7 +31,8 @@ def scene(tmp_path: Path) -> Iterator[Any]:
     log.write_text("a line\n")
     command = [sys.executable, "-c", "input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as stands_for_it:
-        world = SimpleNamespace(nvml=FakeNvml(tmp_path / "machine", cards), log=log)
+        nvml = FakeNvml(tmp_path / "machine", list(cards))
+        world = SimpleNamespace(nvml=nvml, cards=tuple(cards), log=log)
         stand = SimpleNamespace(pid=stands_for_it.pid)
         yield SimpleNamespace(world=world, stand=stand, book=Book())
         assert stands_for_it.stdin is not None
@@ -71,16 +71,3 @@ def test_two_of_a_kind_that_overlap_leave_nothing_behind(
         assert look() == sound
     if befall is host_mishaps.hurt_a_card:
         assert set(scene.book.faults) == set(host_mishaps.CARD_FAULTS)
-
-
-def test_a_full_disk_is_that_of_the_daemon_alone(scene: Any) -> None:
-    async def fill() -> None:
-        before = resource.prlimit(os.getpid(), resource.RLIMIT_FSIZE)
-        filled = await begin(host_mishaps.fill_the_disk, scene, 1)
-        size_bytes, _ = resource.prlimit(scene.stand.pid, resource.RLIMIT_FSIZE)
-        assert size_bytes in (0, len("a line\n"))
-        assert resource.prlimit(os.getpid(), resource.RLIMIT_FSIZE) == before
-        filled.cancel()
-        await asyncio.wait([filled])
-
-    asyncio.run(fill())

@@ -12,8 +12,8 @@ from typing import Literal
 Kind = Literal["fake", "openai", "real"]
 
 NEED_MIB, TAKES_MIB = 300, 820
-"""Of the fake models: what there is to load, and what an engine then holds of its card. The latter is
-what is reckoned from the file too, so that what is promised is the same before it was measured."""
+"""Of the fake models: what there is to load, and what an engine then holds of its card, which is
+what is reckoned from the file too: what is promised is the same before it was measured and after."""
 LARGE_MIB, LARGE_TAKES_MIB = 900, 1400
 CARDS_GIB = (4.0, 4.0, 4.0, 2.0)
 HURT_CARDS = (0, 1, 3)

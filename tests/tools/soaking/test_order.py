@@ -73,10 +73,11 @@ def order(*tasks: tuple[Task, float]) -> list[str]:
     return list(list_order_faults([one for one, _ in tasks], beginnings))
 
 
-def test_first_in_first_out() -> None:
-    first, second = task(1, 1.0, 1.1), task(2, 1.2, 1.3)
+@pytest.mark.parametrize("priority", ["interactive", "batch"])
+def test_first_in_first_out(priority: str) -> None:
+    first, second = task(1, 1.0, 1.1, priority), task(2, 1.2, 1.3, priority)
     assert order((first, 5.0), (second, 6.0)) == []
-    assert order((second, 5.0), (first, 6.0)) == ["interactive #2 went before #1"]
+    assert order((second, 5.0), (first, 6.0)) == [f"{priority} #2 went before #1"]
     # In whichever order they are known.
     assert order((second, 6.0), (first, 5.0)) == []
 

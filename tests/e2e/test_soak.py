@@ -38,7 +38,11 @@ def test_a_defect_is_found(tmp_path: Path, demo_model: Path) -> None:
         shutil.rmtree(kept)
 
 
-def test_the_help_names_every_defect(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_names_every_defect(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So wide that no name is parted.
+    monkeypatch.setenv("COLUMNS", "1000")
     with pytest.raises(SystemExit):
         main(["--help"])
     text = " ".join(capsys.readouterr().out.split())

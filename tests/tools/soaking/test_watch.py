@@ -17,8 +17,10 @@ REPLICA: dict[str, Any] = {
 }
 
 
-def health(waiting: int = 0, pool_id: str = "ordered", **replica: Any) -> dict[str, Any]:
-    queue = {"interactive": waiting, "batch": 0}
+def health(
+    waiting: int = 0, pool_id: str = "ordered", priority: str = "interactive", **replica: Any
+) -> dict[str, Any]:
+    queue = {"interactive": 0, "batch": 0, priority: waiting}
     return {"pools": [{"pool_id": pool_id, "queue": queue, "replicas": [REPLICA | replica]}]}
 
 
@@ -28,6 +30,8 @@ def health(waiting: int = 0, pool_id: str = "ordered", **replica: Any) -> dict[s
         (health(), None),
         (health(waiting=6), None),
         (health(waiting=7), Invariant.ORDER),
+        (health(waiting=6, priority="batch"), None),
+        (health(waiting=7, priority="batch"), Invariant.ORDER),
         # Nothing is ever put back there.
         (health(waiting=8, pool_id="spared"), None),
         (health(waiting=9, pool_id="spared"), Invariant.ORDER),

@@ -16,7 +16,7 @@ from daemon_child import Interrupted, raise_on_signals
 from soaking import mishaps, processes
 from soaking.book import Book, Invariant
 from soaking.client import Client
-from soaking.growth import has_grown
+from soaking.growth import LEAST_READINGS, has_grown
 from soaking.mishaps import Mishap
 from soaking.pools import POOLS
 from soaking.pulse import Pulse
@@ -138,6 +138,8 @@ class Soak:
         await asyncio.gather(*thrown)
 
     def _judge_growth(self) -> None:
+        if len(self.readings) < LEAST_READINGS:
+            return
         for name, slack, invariant in (
             ("rss_mib", 1.0, Invariant.OWNED),
             ("files", 0.0, Invariant.OWNED),

@@ -7,6 +7,7 @@ defect shows now and then only, as real ones do.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from itertools import count
@@ -24,6 +25,7 @@ from orchd.serving.task import Priority, Task
 
 SLOT_EVERY, LEASE_EVERY, TURN_EVERY, RELOAD_EVERY = 50, 3, 10, 3
 LAG_FRAMES = 3
+LAST_TURN = 500
 
 
 def keep_a_slot() -> None:
@@ -111,6 +113,18 @@ def keep_the_model() -> None:
     Reload._go = pretend  # type: ignore[method-assign]
 
 
+def vanish() -> None:
+    """The whole daemon is gone, as by a fault in a library of C's."""
+    dispatch, number = Dispatcher.dispatch, count(1)
+
+    def end(self: Dispatcher) -> list[Grant]:
+        if next(number) == LAST_TURN:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return dispatch(self)
+
+    Dispatcher.dispatch = end  # type: ignore[method-assign]
+
+
 DEFECTS: dict[str, Callable[[], None]] = {
     "slot-not-released": keep_a_slot,
     "cursor-off-by-one": move_a_cursor,
@@ -120,6 +134,7 @@ DEFECTS: dict[str, Callable[[], None]] = {
     "out-of-turn": take_the_second,
     "bound-off-by-one": let_one_more_in,
     "model-kept": keep_the_model,
+    "sudden-death": vanish,
 }
 
 if __name__ == "__main__":

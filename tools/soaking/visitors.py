@@ -16,6 +16,8 @@ from soaking.world import ABANDON_AFTER_S, World
 
 VISITORS = 32
 PAUSE_MEAN_S = 0.4
+SLOW_S = 1.0
+"""An admission that takes longer is noted among the steps: its task may be given up for it."""
 PARTY_MAX = 6
 """Tasks more that one client brings along where the order is looked at."""
 HABITS = {
@@ -145,9 +147,11 @@ class Crowd:
             body["messages"] = [{"role": "user", "content": body.pop("prompt")}]
         task.posted_s = time.monotonic()
         answer = await self.client.ask("POST", "/v1/tasks", body)
-        told = answer.json()
+        told, answered_s = answer.json(), time.monotonic()
+        if (took_s := answered_s - task.posted_s) > SLOW_S:
+            self.book.step(f"task {task.marker} was answered only after {took_s:.1f} s")
         if answer.status_code == 202:
-            task.admitted_s, task.task_id = time.monotonic(), told["task_id"]
+            task.admitted_s, task.task_id = answered_s, told["task_id"]
             self.admitted[task.pool.pool_id] += 1
             faults = list_place_faults(task, told["queue_position"])
             self.book.check(Invariant.ORDER, not faults, "; ".join(faults))

@@ -144,7 +144,9 @@ static void add_taken(machine_t *machine) {
             for (int n = 0; n < machine->count && dead_ms < lag_ms; n++) {
                 card_t *card = &machine->card[n];
                 if (strcmp(card->uuid, uuid)) continue;
-                card->used_mib += mib;
+                /* Beside others they take what is left; a card that lies goes on lying. */
+                unsigned long long room = card->total_mib - card->used_mib;
+                card->used_mib += card->used_mib > card->total_mib || mib < room ? mib : room;
                 if (dead_ms < 0 && card->holders < PROCESSES)
                     card->holder[card->holders++] = (holder_t){pid, mib};
             }
@@ -240,8 +242,7 @@ CARD_CALL(nvmlDeviceGetName, name_code, (void *handle, char *text, unsigned leng
 CARD_CALL(nvmlDeviceGetPciInfo_v3, pci_code, (void *handle, pci_t *pci),
           memset(pci, 0, sizeof *pci); snprintf(pci->bus_id, sizeof pci->bus_id, "%s", card->pci))
 CARD_CALL(nvmlDeviceGetMemoryInfo, memory_code, (void *handle, memory_t *memory),
-          memory->total = card->total_mib << 20;
-          memory->used = memory->total < card->used_mib << 20 ? memory->total : card->used_mib << 20;
+          memory->total = card->total_mib << 20; memory->used = card->used_mib << 20;
           memory->free = memory->total - memory->used)
 CARD_CALL(nvmlDeviceGetUtilizationRates, utilization_code, (void *handle, utilization_t *rates),
           rates->gpu = (unsigned)card->utilization; rates->memory = 0)

@@ -19,7 +19,8 @@ CARD_FAULTS: Mapping[str, Mapping[str, object]] = {
     "card falls off the bus": {"handle_code": LOST},
     "card's memory cannot be read": {"memory_code": UNKNOWN},
     "card's use cannot be read": {"utilization_code": UNKNOWN, "untold": 1},
-    "card is filled by others": {"used_mib": 3500},
+    "card is filled by others": {"used_mib": 2000},
+    "card's memory is more than it has": {"used_mib": 5000},
 }
 MACHINE_FAULTS: Mapping[str, Mapping[str, int]] = {
     "NVML hangs": {"hang": 1},

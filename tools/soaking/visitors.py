@@ -114,13 +114,14 @@ class Crowd:
         """One visit, from its requests, one after another, to the last look at their stories."""
         self.under_way += 1
         try:
-            admitted = []
+            following = []
             for task in party:
                 self.tasks[task.marker] = task
                 async with self.client.contain(f"submission of {task.marker}"):
                     if await self._submit(task):
-                        admitted.append(task)
-            await asyncio.gather(*[self._follow(task) for task in admitted])
+                        # At once: whoever is not streamed for a while is cancelled.
+                        following.append(asyncio.create_task(self._follow(task)))
+            await asyncio.gather(*following)
         finally:
             self.under_way -= 1
             async with self._idle:

@@ -7,6 +7,7 @@ CLOCK_MONOTONIC's, the same for all processes of a machine.
 from __future__ import annotations
 
 import os
+import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,11 @@ class Entry:
 
 
 def write_entry(path: str, text: str) -> None:
-    """Nothing, where there is no path."""
+    """Nothing, where there is no path. A full disk keeps no witness from speaking: half a line
+    would spoil another's."""
     if path:
+        _, most_bytes = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
         with Path(path).open("a") as journal:
             journal.write(f"{time.monotonic():.6f} {os.getpid()} {text}\n")
 

@@ -240,7 +240,8 @@ CARD_CALL(nvmlDeviceGetName, name_code, (void *handle, char *text, unsigned leng
 CARD_CALL(nvmlDeviceGetPciInfo_v3, pci_code, (void *handle, pci_t *pci),
           memset(pci, 0, sizeof *pci); snprintf(pci->bus_id, sizeof pci->bus_id, "%s", card->pci))
 CARD_CALL(nvmlDeviceGetMemoryInfo, memory_code, (void *handle, memory_t *memory),
-          memory->total = card->total_mib << 20; memory->used = card->used_mib << 20;
+          memory->total = card->total_mib << 20;
+          memory->used = memory->total < card->used_mib << 20 ? memory->total : card->used_mib << 20;
           memory->free = memory->total - memory->used)
 CARD_CALL(nvmlDeviceGetUtilizationRates, utilization_code, (void *handle, utilization_t *rates),
           rates->gpu = (unsigned)card->utilization; rates->memory = 0)

@@ -125,7 +125,7 @@ class FakeNvml:
             code = one.handle_code or one.memory_code
             return Unread("has fallen off the bus" if code == 15 else "errs", code == 15)
         holders = [(pid, mib, lives) for pid, uuid, mib, lives in self._taken() if uuid == one.uuid]
-        used_mib = one.used_mib + sum(mib for _, mib, _ in holders)
+        used_mib = min(one.used_mib + sum(mib for _, mib, _ in holders), one.total_mib)
         told = [] if one.untold else [(pid, mib) for pid, mib, lives in holders if lives]
         return Gpu(
             *(one.uuid, index, one.name, one.total_mib * MIB, (one.total_mib - used_mib) * MIB),

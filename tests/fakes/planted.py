@@ -7,21 +7,25 @@ defect shows now and then only, as real ones do.
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any
 
 from orchd.__main__ import run
+from orchd.reload_outcome import ReloadOutcome, Strategy
 from orchd.runner.attempt import Attempt
+from orchd.runner.reloading import Reload
 from orchd.runner.resources import Resources
 from orchd.serving.dispatch import Dispatcher, Grant
 from orchd.serving.event_log import EventLog
 from orchd.serving.queue import TaskQueue
-from orchd.serving.task import Task
+from orchd.serving.task import Priority, Task
 
-SLOT_EVERY, LEASE_EVERY, TURN_EVERY = 50, 3, 10
+SLOT_EVERY, LEASE_EVERY, TURN_EVERY, RELOAD_EVERY = 50, 3, 10, 3
 LAG_FRAMES = 3
+LAST_TURN = 500
 
 
 def keep_a_slot() -> None:
@@ -86,6 +90,41 @@ def take_the_second() -> None:
     TaskQueue.peek = pass_one  # type: ignore[method-assign]
 
 
+def let_one_more_in() -> None:
+    """A queue holds one more than its bound."""
+    init = TaskQueue.__init__
+
+    def widen(self: TaskQueue, bounds: Mapping[Priority, int]) -> None:
+        init(self, {priority: bound + 1 for priority, bound in bounds.items()})
+
+    TaskQueue.__init__ = widen  # type: ignore[method-assign]
+
+
+def keep_the_model() -> None:
+    """Some reloads change nothing, and say that they have."""
+    go, number = Reload._go, count(1)
+
+    async def pretend(self: Reload) -> ReloadOutcome:
+        if next(number) % RELOAD_EVERY:
+            return await go(self)
+        self._strategy = Strategy.SIDE_BY_SIDE
+        return self._succeed()
+
+    Reload._go = pretend  # type: ignore[method-assign]
+
+
+def vanish() -> None:
+    """The whole daemon is gone, as by a fault in a library of C's."""
+    dispatch, number = Dispatcher.dispatch, count(1)
+
+    def end(self: Dispatcher) -> list[Grant]:
+        if next(number) == LAST_TURN:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return dispatch(self)
+
+    Dispatcher.dispatch = end  # type: ignore[method-assign]
+
+
 DEFECTS: dict[str, Callable[[], None]] = {
     "slot-not-released": keep_a_slot,
     "cursor-off-by-one": move_a_cursor,
@@ -93,6 +132,9 @@ DEFECTS: dict[str, Callable[[], None]] = {
     "started-again": start_again,
     "descriptor-leak": keep_a_file,
     "out-of-turn": take_the_second,
+    "bound-off-by-one": let_one_more_in,
+    "model-kept": keep_the_model,
+    "sudden-death": vanish,
 }
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 from httpx_sse import aconnect_sse
+from jsonschema import ValidationError
 
 from soaking.book import Book, Invariant
 from soaking.tasks import Seen
@@ -76,7 +77,7 @@ class Client:
         """Whatever goes wrong between the daemon and this client is a breach."""
         try:
             yield
-        except UndocumentedError as error:
+        except (UndocumentedError, ValidationError) as error:
             self._book.breach(Invariant.SPEAKS, f"{about}: {error}")
         except (httpx.HTTPError, asyncio.IncompleteReadError, OSError) as error:
             self._book.breach(Invariant.SPEAKS, f"{about}: {type(error).__name__} {error}")

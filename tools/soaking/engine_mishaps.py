@@ -43,8 +43,8 @@ async def signal_one(scene: Scene, dice: Random, number: signal.Signals) -> None
     """To the process itself, as anybody's kill does."""
     pool, place = draw_pool(dice), dice.random()
     pid = await scene.find_engine(pool, place)
-    scene.book.fault(f"engine gets {number.name}", f"{pool.pool_id} pid={pid}")
-    _send(pid, number)
+    if _send(pid, number):
+        scene.book.fault(f"engine gets {number.name}", f"{pool.pool_id} pid={pid}")
 
 
 async def kill(scene: Scene, dice: Random) -> None:
@@ -63,8 +63,8 @@ async def deafen(scene: Scene, dice: Random) -> None:
     """It accepts, and answers nobody any more."""
     pool, place = draw_pool(dice, is_fake=True), dice.random()
     pid = await scene.find_engine(pool, place)
-    scene.book.fault("engine answers nobody any more", f"{pool.pool_id} pid={pid}")
-    _send(pid, signal.SIGUSR2)
+    if _send(pid, signal.SIGUSR2):
+        scene.book.fault("engine answers nobody any more", f"{pool.pool_id} pid={pid}")
 
 
 async def stop_for_ever(scene: Scene, dice: Random) -> None:
@@ -75,19 +75,22 @@ async def stop_for_ever(scene: Scene, dice: Random) -> None:
 async def stop_for_a_while(scene: Scene, dice: Random) -> None:
     pool, place, span_s = draw_pool(dice), dice.random(), dice.uniform(0.05, 1.5)
     pid = await scene.find_engine(pool, place)
+    if not _send(pid, signal.SIGSTOP):
+        return
     scene.book.fault("engine is stopped for a while", f"{pool.pool_id} pid={pid} {span_s:.2f} s")
-    _send(pid, signal.SIGSTOP)
     try:
         await asyncio.sleep(span_s)
     finally:
         _send(pid, signal.SIGCONT)
 
 
-def _send(pid: int | None, number: signal.Signals) -> None:
-    """To an engine that may have ended meanwhile; its number is not anybody else's so soon."""
+def _send(pid: int | None, number: signal.Signals) -> bool:
+    """Whether there was one: it may have ended meanwhile. Its number is nobody else's so soon."""
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+            return True
+    return False
 
 
 # -- loads ---------------------------------------------------------------------------------------
@@ -163,7 +166,7 @@ async def steal_the_port(scene: Scene, dice: Random) -> None:
     pool, place = draw_pool(dice, is_fake=True), dice.random()
     held = scene.world.folder / f"port-{dice.getrandbits(32):x}"
     pid = await scene.find_engine(pool, place)
-    scene.book.fault("engine's port is stolen", f"{pool.pool_id} pid={pid}")
+    scene.book.step(f"engine dies for its port: {pool.pool_id} pid={pid}")
     async with scene.loading[pool.pool_id]:
         with contextlib.ExitStack() as stack:
             stack.callback(held.unlink, missing_ok=True)
@@ -172,6 +175,7 @@ async def steal_the_port(scene: Scene, dice: Random) -> None:
                 port = await asyncio.to_thread(_wait_for_port, held)
             if port is not None:
                 stack.enter_context(_listening(port))
+                scene.book.fault("engine's port is stolen", f"{pool.pool_id} port={port}")
                 held.unlink()
                 await asyncio.sleep(LOADS_S)
 

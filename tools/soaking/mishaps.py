@@ -33,16 +33,17 @@ def _of_stranger(kind: str, behave: Callable[[Stranger], Awaitable[None]]) -> Mi
 
 
 MISHAPS = (
-    Mishap(3, engine_mishaps.kill),
+    Mishap(2, engine_mishaps.kill),
     Mishap(1, engine_mishaps.abort),
     Mishap(1, engine_mishaps.terminate),
     Mishap(1, engine_mishaps.deafen),
     Mishap(1, engine_mishaps.stop_for_ever),
     Mishap(4, engine_mishaps.stop_for_a_while),
-    Mishap(2, engine_mishaps.spoil_loads),
+    # Of many kinds, each of which is to come in a minute or two.
+    Mishap(6, engine_mishaps.spoil_loads),
     Mishap(1, engine_mishaps.take_the_model_away),
     Mishap(1, engine_mishaps.cut_the_model_short),
-    Mishap(1, engine_mishaps.steal_the_port),
+    Mishap(2, engine_mishaps.steal_the_port),
     Mishap(5, host_mishaps.hurt_a_card),
     Mishap(3, host_mishaps.hurt_the_driver),
     Mishap(1, host_mishaps.restart_the_driver),

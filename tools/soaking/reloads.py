@@ -47,6 +47,7 @@ async def reload_well(scene: Scene, dice: Random) -> None:
     pool, model = _draw_good(scene, dice)
     async with scene.reloading[pool.pool_id]:
         await reload(scene, pool, model)
+        await _check_model(scene, pool)
 
 
 async def reload_badly(scene: Scene, dice: Random) -> None:
@@ -55,6 +56,16 @@ async def reload_badly(scene: Scene, dice: Random) -> None:
     scene.book.fault(f"reload to a model that is {kind}", pool.pool_id)
     async with scene.reloading[pool.pool_id]:
         await reload(scene, pool, str(scene.world.folder / f"bad-{kind}.gguf"))
+        await _check_model(scene, pool)
+
+
+async def _check_model(scene: Scene, pool: Pool) -> None:
+    """It has the one that the last answer named, or still the one before; at the next rest another
+    reload may have covered what this one did. The caller holds the pool's lock."""
+    if (expected := scene.models[pool.pool_id]) is not None:
+        told = (await scene.client.pool(pool.pool_id))["model"]
+        text = f"after its reload {pool.pool_id} has {told}, not {expected}"
+        scene.book.check(Invariant.RELOADS, told == expected, text)
 
 
 async def storm(scene: Scene, dice: Random) -> None:

@@ -16,7 +16,7 @@ from daemon_child import Interrupted, raise_on_signals
 from soaking import mishaps, processes
 from soaking.book import Book, Invariant
 from soaking.client import Client
-from soaking.growth import has_grown
+from soaking.growth import LEAST_READINGS, has_grown
 from soaking.mishaps import Mishap
 from soaking.pools import POOLS
 from soaking.pulse import Pulse
@@ -58,7 +58,8 @@ class Soak:
         scene = Scene(self.stand, client, self.book, JournalReader(self.stand.world.journal))
         crowd = Crowd(client, self.stand.world, self.book, self.seed)
         try:
-            await self._wait_until_ready(client)
+            if not await self._wait_until_ready(client):
+                return
             scene.expect_models_of_the_configuration()
             beats = self.stand.world.folder / "pulse"
             with Pulse(self.stand.port, TOKEN, self.stand.pid, beats) as pulse:
@@ -70,16 +71,17 @@ class Soak:
         finally:
             await client.close()
 
-    async def _wait_until_ready(self, client: Client) -> None:
+    async def _wait_until_ready(self, client: Client) -> bool:
         deadline_s = time.monotonic() + READY_S
         while time.monotonic() < deadline_s:
             with contextlib.suppress(OSError, Exception):
                 health = await client.health()
                 states = [r["state"] for pool in health["pools"] for r in pool["replicas"]]
                 if set(states) == {"ready"}:
-                    return
+                    return True
             await asyncio.sleep(0.1)
         self.book.breach(Invariant.COMES_BACK, "the daemon did not become ready")
+        return False
 
     @contextlib.asynccontextmanager
     async def _company(self, scene: Scene, crowd: Crowd) -> AsyncIterator[None]:
@@ -100,7 +102,7 @@ class Soak:
 
     async def _go_through(self, scene: Scene, crowd: Crowd, inspector: Inspector) -> None:
         # What an idle daemon has open is what it may have open.
-        await inspector.inspect(is_last=True)
+        await self._rest(scene, inspector, is_last=True)
         plan = mishaps.plan(self.seed)
         spells = max(SPELLS_LEAST, round(self.seconds / SPELL_MAX_S))
         for left in reversed(range(spells)):
@@ -113,8 +115,12 @@ class Soak:
             self.book.step("a rest")
             if self.book.is_broken.is_set():
                 return
-            await inspector.inspect(is_last=not left)
+            await self._rest(scene, inspector, is_last=not left)
         self._judge_growth()
+
+    async def _rest(self, scene: Scene, inspector: Inspector, is_last: bool) -> None:
+        async with scene.client.contain("a rest"):
+            await inspector.inspect(is_last)
 
     async def _throw(
         self, scene: Scene, plan: Iterator[tuple[float, Mishap, Random]], span_s: float
@@ -132,6 +138,8 @@ class Soak:
         await asyncio.gather(*thrown)
 
     def _judge_growth(self) -> None:
+        if len(self.readings) < LEAST_READINGS:
+            return
         for name, slack, invariant in (
             ("rss_mib", 1.0, Invariant.OWNED),
             ("files", 0.0, Invariant.OWNED),
@@ -158,13 +166,13 @@ class Soak:
         for task, end in zip(
             tasks, await asyncio.gather(*readers, return_exceptions=True), strict=True
         ):
-            if task.admitted_s is None:
+            if isinstance(end, BaseException):
+                faults = [repr(end)]
+            elif task.admitted_s is None:
+                # On a machine that is slow it may have come when the daemon was stopping.
                 continue
-            faults = (
-                [repr(end)]
-                if isinstance(end, BaseException)
-                else list(list_faults(task, self.stand.world.models[task.pool.pool_id]))
-            )
+            else:
+                faults = list(list_faults(task, self.stand.world.models[task.pool.pool_id]))
             about = f"task {task.marker} on {task.pool.pool_id} at the stop"
             self.book.check(Invariant.ENDS_ONCE, not faults, f"{about}: {'; '.join(faults)}")
             if not faults:
@@ -208,7 +216,9 @@ def _read_exit_status(pid: int) -> int | None:
 
 
 async def _carry(mishap: Mishap, scene: Scene, dice: Random) -> None:
-    await mishap.befall(scene, dice)
+    """To its end; where the daemon cannot be asked for who is to be hit, that is a breach."""
+    async with scene.client.contain("a look for an engine"):
+        await mishap.befall(scene, dice)
 
 
 async def _follow(client: Client, task: Task) -> None:

@@ -36,8 +36,7 @@ class Scene:
 
     def expect_models_of_the_configuration(self) -> None:
         for pool in POOLS:
-            if models := self.world.models[pool.pool_id]:
-                self.models[pool.pool_id] = models[0]
+            self.models[pool.pool_id] = self.world.models[pool.pool_id][0]
 
     async def find_engine(self, pool: Pool, place: float) -> int | None:
         """The pid of one of the pool's engines, ``place`` (0 to 1) choosing; None without any."""

@@ -99,6 +99,21 @@ def list_faults(task: Task, models: Sequence[str]) -> Iterator[str]:
         yield from _list_of_text(task, count, models)
 
 
+def list_place_faults(task: Task, place: int) -> list[str]:
+    """What is wrong with the place in the queue that an admitted task was told.
+
+    So many went before it, and whoever finds its priority's bound full is refused. Those that were
+    put back count too; only before a batch task may they be more than the bound.
+    """
+    pool = task.pool
+    most = pool.interactive - 1
+    if task.priority == "batch":
+        most += pool.batch + pool.replicas * pool.slots
+    if place <= most:
+        return []
+    return [f"task {task.marker} was admitted to {pool.pool_id} behind {place}, not {most} at most"]
+
+
 def _list_of_outcome(task: Task, count: int) -> Iterator[str]:
     outcome = task.outcome
     may_cancel = task.has_cancelled or (

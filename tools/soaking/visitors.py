@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from soaking.book import Book, Invariant
 from soaking.client import Client
 from soaking.pools import BY_ID, POOLS, Pool
-from soaking.tasks import Task, list_faults
+from soaking.tasks import Task, list_faults, list_place_faults
 from soaking.world import ABANDON_AFTER_S, World
 
 VISITORS = 32
 PAUSE_MEAN_S = 0.4
+SLOW_S = 1.0
+"""An admission that takes longer is noted among the steps: its task may be given up for it."""
 PARTY_MAX = 6
 """Tasks more that one client brings along where the order is looked at."""
 HABITS = {
@@ -114,14 +116,14 @@ class Crowd:
         """One visit, from its requests, one after another, to the last look at their stories."""
         self.under_way += 1
         try:
-            following = []
-            for task in party:
-                self.tasks[task.marker] = task
-                async with self.client.contain(f"submission of {task.marker}"):
-                    if await self._submit(task):
-                        # At once: whoever is not streamed for a while is cancelled.
-                        following.append(asyncio.create_task(self._follow(task)))
-            await asyncio.gather(*following)
+            # Each is followed from its 202 on: until the last of a party is in, on a slow machine,
+            # the first may have been given up.
+            async with asyncio.TaskGroup() as following:
+                for task in party:
+                    self.tasks[task.marker] = task
+                    async with self.client.contain(f"submission of {task.marker}"):
+                        if await self._submit(task):
+                            following.create_task(self._follow(task))
         finally:
             self.under_way -= 1
             async with self._idle:
@@ -145,10 +147,14 @@ class Crowd:
             body["messages"] = [{"role": "user", "content": body.pop("prompt")}]
         task.posted_s = time.monotonic()
         answer = await self.client.ask("POST", "/v1/tasks", body)
-        told = answer.json()
+        told, answered_s = answer.json(), time.monotonic()
+        if (took_s := answered_s - task.posted_s) > SLOW_S:
+            self.book.step(f"task {task.marker} was answered only after {took_s:.1f} s")
         if answer.status_code == 202:
-            task.admitted_s, task.task_id = time.monotonic(), told["task_id"]
+            task.admitted_s, task.task_id = answered_s, told["task_id"]
             self.admitted[task.pool.pool_id] += 1
+            faults = list_place_faults(task, told["queue_position"])
+            self.book.check(Invariant.ORDER, not faults, "; ".join(faults))
             if task.wish:
                 self.book.fault(f"engine does {task.wish.strip('[').split(']')[0]}", task.marker)
             return True

@@ -40,8 +40,8 @@ def judge(health: Mapping[str, Any]) -> dict[Invariant, list[str]]:
 
 def _list_bounds_passed(pool: Mapping[str, Any]) -> Iterator[str]:
     plan = BY_ID[pool["pool_id"]]
-    # One more may be on its way between the queue and a slot; one that was put back has its place.
-    spare = plan.replicas * plan.slots
+    # What a replica had when it died is put back whether there is room or not.
+    spare = 0 if plan.is_spared else plan.replicas * plan.slots
     for priority, bound in (("interactive", plan.interactive), ("batch", plan.batch)):
         if (waiting := pool["queue"][priority]) > bound + spare:
             yield f"{waiting} {priority} tasks wait at {plan.pool_id}, whose bound is {bound}"

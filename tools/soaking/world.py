@@ -103,6 +103,7 @@ def _write_models(folder: Path, pool: Pool) -> Iterator[Path]:
         yield Path(shutil.copyfile(model, folder / "copy.gguf"))
         return
     if pool.kind == "openai":
+        yield Path("fake")
         return
     mib, takes_mib = (LARGE_MIB, LARGE_TAKES_MIB) if pool.is_large else (NEED_MIB, TAKES_MIB)
     for name in ("a", "b"):
@@ -138,7 +139,10 @@ def _list_keys(world: World, pool: Pool) -> Iterator[str]:
             env |= {"FAKE_JOURNAL": str(world.journal), "FAKE_VRAM_FOLDER": str(world.nvml.folder)}
         case "openai":
             server = [sys.executable, "-I", "-S", str(OPENAI_SERVER)]
-            keys |= {"model": "fake", "command": [*server, "--port", "{port}"]}
+            keys |= {
+                "model": world.models[pool.pool_id][0],
+                "command": [*server, "--port", "{port}"],
+            }
             env["FAKE_KEY"] = "{api_key}"
         case "real":
             # Beside many others on few processors a token may take its time; threads that spin

@@ -1,4 +1,4 @@
-"""What befalls the machine passes, also where two of a kind befall it at once."""
+"""Whatever befalls the machine is over once it is: however many of a kind were there at once."""
 
 from __future__ import annotations
 
@@ -7,65 +7,67 @@ import resource
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from soaking import host_mishaps
 from soaking.book import Book
-from soaking.world import World
+from soaking.pools import HURT_CARDS
 
-from tests.fakes.clock import FakeClock
 from tests.fakes.nvml import FakeNvml, card
 
-
-@dataclass
-class Machine:
-    """As much of a scene as these need."""
-
-    world: World
-    stand: Any
-    book: Book
+SEEDS = range(40)
+"""Enough for every kind on every card."""
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    monkeypatch.setattr(host_mishaps, "SPAN_MAX_S", 0.6)
-    cards = tuple(card(n, 2) for n in range(4))
-    world = World(tmp_path, FakeNvml(tmp_path / "machine", list(cards)), cards, FakeClock(tmp_path))
-    world.log.touch()
+def scene(tmp_path: Path) -> Iterator[Any]:
+    """A machine that is sound, with a process that stands for the daemon."""
+    cards = [card(n, 4.0) for n in range(max(HURT_CARDS) + 1)]
+    log = tmp_path / "daemon.log"
+    log.write_text("a line\n")
     command = [sys.executable, "-c", "input()"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-        yield Machine(world, process, Book())
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as stands_for_it:
+        nvml = FakeNvml(tmp_path / "machine", list(cards))
+        world = SimpleNamespace(nvml=nvml, cards=tuple(cards), log=log)
+        stand = SimpleNamespace(pid=stands_for_it.pid)
+        yield SimpleNamespace(world=world, stand=stand, book=Book())
+        assert stands_for_it.stdin is not None
+        stands_for_it.stdin.write(b"\n")
 
 
-async def befall(
-    machine: Machine, mishap: Callable[[Any, Random], Awaitable[None]], *seeds: int
+async def begin(befall: Callable[[Any, Random], Awaitable[None]], scene: Any, seed: int) -> Any:
+    task = asyncio.ensure_future(befall(scene, Random(seed)))
+    await asyncio.sleep(0)
+    return task
+
+
+@pytest.mark.parametrize(
+    "befall",
+    [host_mishaps.hurt_a_card, host_mishaps.hurt_the_driver, host_mishaps.fill_the_disk],
+)
+def test_two_of_a_kind_that_overlap_leave_nothing_behind(
+    scene: Any, befall: Callable[[Any, Random], Awaitable[None]]
 ) -> None:
-    """One for each seed; each begins while those before last."""
-    mishaps = []
-    for seed in seeds:
-        mishaps.append(asyncio.ensure_future(mishap(machine, Random(seed))))
-        await asyncio.sleep(0.05)
-    await asyncio.gather(*mishaps)
+    def look() -> tuple[object, ...]:
+        limits = resource.prlimit(scene.stand.pid, resource.RLIMIT_FSIZE)
+        settings = {name: value for name, value in scene.world.nvml.settings.items() if value}
+        return limits, list(scene.world.nvml.cards), settings
 
+    async def overlap(seed: int) -> None:
+        first = await begin(befall, scene, seed)
+        assert look() != sound, "nothing befell"
+        second = await begin(befall, scene, seed)
+        for one in (first, second):
+            one.cancel()
+            await asyncio.wait([one])
 
-def test_cards_are_well_again(machine: Machine) -> None:
-    asyncio.run(befall(machine, host_mishaps.hurt_a_card, *range(12)))
-    assert len(machine.book.faults) == len(host_mishaps.CARD_FAULTS)
-    assert tuple(machine.world.nvml.cards) == machine.world.cards
-
-
-def test_the_driver_is_well_again(machine: Machine) -> None:
-    asyncio.run(befall(machine, host_mishaps.hurt_the_driver, *range(6)))
-    assert len(machine.book.faults) == len(host_mishaps.MACHINE_FAULTS)
-    assert set(machine.world.nvml.settings.values()) == {0}
-
-
-def test_the_disk_has_room_again(machine: Machine) -> None:
-    asyncio.run(befall(machine, host_mishaps.fill_the_disk, *range(4)))
-    assert len(machine.book.faults) == 2
-    limits = resource.prlimit(machine.stand.pid, resource.RLIMIT_FSIZE)
-    assert limits == (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    sound = look()
+    for seed in SEEDS:
+        asyncio.run(overlap(seed))
+        assert look() == sound
+    if befall is host_mishaps.hurt_a_card:
+        assert set(scene.book.faults) == set(host_mishaps.CARD_FAULTS)

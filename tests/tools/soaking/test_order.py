@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from soaking.order import Beginnings, list_beginning_faults, list_order_faults
 from soaking.pools import BY_ID
@@ -55,15 +57,29 @@ def test_how_often_a_task_begins(
     assert [fault in text for text in told] == [True] if fault else told == []
 
 
+@pytest.mark.parametrize(
+    "one",
+    [
+        replace(task(1, 0.5, 1.0), story=[Seen("0", "error", '{"code": "CANCELLED"}')]),
+        replace(task(1, 0.5, 1.0), pool=BY_ID["foreign"]),
+    ],
+)
+def test_whoever_did_not_have_to_begin_or_keeps_no_journal(one: Task) -> None:
+    assert list(list_beginning_faults({"#1": one}, {})) == []
+
+
 def order(*tasks: tuple[Task, float]) -> list[str]:
     beginnings = {one.marker: [at_s] for one, at_s in tasks}
     return list(list_order_faults([one for one, _ in tasks], beginnings))
 
 
-def test_first_in_first_out() -> None:
-    first, second = task(1, 1.0, 1.1), task(2, 1.2, 1.3)
+@pytest.mark.parametrize("priority", ["interactive", "batch"])
+def test_first_in_first_out(priority: str) -> None:
+    first, second = task(1, 1.0, 1.1, priority), task(2, 1.2, 1.3, priority)
     assert order((first, 5.0), (second, 6.0)) == []
-    assert order((second, 5.0), (first, 6.0)) == ["interactive #2 went before #1"]
+    assert order((second, 5.0), (first, 6.0)) == [f"{priority} #2 went before #1"]
+    # In whichever order they are known.
+    assert order((second, 6.0), (first, 5.0)) == []
 
 
 def test_of_two_that_came_at_once_either_may_go_first() -> None:

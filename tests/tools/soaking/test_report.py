@@ -16,6 +16,8 @@ def write_book() -> Book:
     book.fault("engine gets SIGKILL", "pair pid=7")
     book.fault("engine gets SIGKILL", "pair pid=8")
     book.tasks["end"] = 3
+    book.refused["429 ADMISSION_REJECT"] = 2
+    book.reloads["RELOAD_FAILED"] = 4
     book.check(Invariant.OWNED, True, "never told")
     return book
 
@@ -24,6 +26,7 @@ def test_what_is_kept_is_told_with_its_counts() -> None:
     lines = list(list_lines(42, 60, write_book(), READINGS))
     assert lines[0].startswith("seed 42, 60 s of faults")
     assert "       2  engine gets SIGKILL" in lines and "faults: 2" in lines
+    assert "refused: 2" in lines and "reloads: 4" in lines
     assert not any("BROKEN" in line or "never told" in line for line in lines)
     assert sum(line.startswith("kept") for line in lines) == len(Invariant)
 
@@ -50,6 +53,10 @@ def test_programs_get_the_same() -> None:
     assert {name: one["kept"] for name, one in told["verdicts"].items()} == {
         one.name.lower(): one is not Invariant.LOOP for one in Invariant
     }
+    assert told["refused"] == {"429 ADMISSION_REJECT": 2}
+    assert told["reloads"] == {"RELOAD_FAILED": 4}
+    assert told["verdicts"]["owned"]["checks"] == 1 and told["took_s"] >= 0
+    assert told["verdicts"]["order"]["checks"] == 0
     (breach,) = told["breaches"]
     assert (breach["invariant"], breach["text"]) == ("loop", "it stood for 1 s")
     assert [step.partition("  ")[2].strip() for step in breach["steps"]][-1].endswith("pair pid=8")

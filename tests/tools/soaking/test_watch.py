@@ -17,9 +17,11 @@ REPLICA: dict[str, Any] = {
 }
 
 
-def health(waiting: int = 0, **replica: Any) -> dict[str, Any]:
-    queue = {"interactive": waiting, "batch": 0}
-    return {"pools": [{"pool_id": "ordered", "queue": queue, "replicas": [REPLICA | replica]}]}
+def health(
+    waiting: int = 0, pool_id: str = "ordered", priority: str = "interactive", **replica: Any
+) -> dict[str, Any]:
+    queue = {"interactive": 0, "batch": 0, priority: waiting}
+    return {"pools": [{"pool_id": pool_id, "queue": queue, "replicas": [REPLICA | replica]}]}
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,13 @@ def health(waiting: int = 0, **replica: Any) -> dict[str, Any]:
         (health(), None),
         (health(waiting=6), None),
         (health(waiting=7), Invariant.ORDER),
+        (health(waiting=6, priority="batch"), None),
+        (health(waiting=7, priority="batch"), Invariant.ORDER),
+        # Nothing is ever put back there.
+        (health(waiting=8, pool_id="spared"), None),
+        (health(waiting=9, pool_id="spared"), Invariant.ORDER),
         (health(slots_busy=2), Invariant.OWNED),
+        (health(slots_busy=2, state="draining", reason="it is left"), None),
         (health(state="backoff", reason="it died"), None),
         (health(state="backoff"), Invariant.COMES_BACK),
         (health(reason="it died"), Invariant.COMES_BACK),

@@ -34,6 +34,9 @@ SPELL_MAX_S = 60.0
 SPELLS_LEAST = 3
 STOP_S = STOP_GRACE_S + 25.0
 """An engine may take 10 s from SIGTERM to SIGKILL, and one may be loading."""
+RSS_SLACK_MIB = 8.0
+"""A heap that was once full of long events keeps some of its pages: between rests it was seen to go
+from 63 MiB to 49 and to 63 again."""
 LAST_TASKS = 3
 """At each pool, when the daemon is stopped."""
 
@@ -141,7 +144,7 @@ class Soak:
         if len(self.readings) < LEAST_READINGS:
             return
         for name, slack, invariant in (
-            ("rss_mib", 1.0, Invariant.OWNED),
+            ("rss_mib", RSS_SLACK_MIB, Invariant.OWNED),
             ("files", 0.0, Invariant.OWNED),
             ("threads", 0.0, Invariant.OWNED),
             ("processes", 0.0, Invariant.OWNED),

@@ -39,7 +39,7 @@ DECODE_STALL_S = 3
 LOAD_STALL_S = 4
 STOP_GRACE_S = 3
 RETAIN_S = 30
-ABANDON_AFTER_S = 5
+ABANDON_AFTER_S = 8
 REAL_CTX = 512
 OPENAI_SERVER = Path(__file__).resolve().parents[2] / "tests" / "fakes" / "openai_server.py"
 

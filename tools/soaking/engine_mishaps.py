@@ -18,8 +18,10 @@ from soaking.scene import Scene
 from tests.fakes.llama_faults import model_faults
 
 LOADS_S = 2.0
-"""For so long loads go wrong; then the next one is as it should be."""
-PORT_WAIT_S = 3.0
+"""For so long loads go wrong once one has begun; then the next one is as it should be."""
+LOAD_WAIT_S = 10.0
+"""At most so long until one begins: whoever has failed before waits for its next try."""
+LOOK_S = 0.1
 
 LOAD_FAULTS: Mapping[str, Mapping[str, object]] = {
     "exits during its load": {"exit_at_load": "error: out of luck"},
@@ -105,7 +107,19 @@ async def spoil_loads(scene: Scene, dice: Random) -> None:
     async with scene.loading[pool.pool_id]:
         with _faults_beside(scene, pool, LOAD_FAULTS[kind]):
             _send(pid, signal.SIGKILL)
+            await _wait_for_load(scene, pool, pid)
             await asyncio.sleep(LOADS_S)
+
+
+async def _wait_for_load(scene: Scene, pool: Pool, pid: int | None) -> None:
+    """Until the pool has an engine where there was none, or another than that one."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LOAD_WAIT_S):
+            while True:
+                replicas = (await scene.client.pool(pool.pool_id))["replicas"]
+                if any(one["state"] == "loading" and one["pid"] != pid for one in replicas):
+                    return
+                await asyncio.sleep(LOOK_S)
 
 
 @contextlib.contextmanager
@@ -182,7 +196,7 @@ async def steal_the_port(scene: Scene, dice: Random) -> None:
 
 def _wait_for_port(held: Path) -> int | None:
     """The port of the next engine; None where there is none in time."""
-    deadline_s = time.monotonic() + PORT_WAIT_S
+    deadline_s = time.monotonic() + LOAD_WAIT_S
     while not held.exists() and time.monotonic() < deadline_s:
         time.sleep(0.02)
     return int(held.read_text()) if held.exists() else None

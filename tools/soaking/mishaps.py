@@ -33,14 +33,14 @@ def _of_stranger(kind: str, behave: Callable[[Stranger], Awaitable[None]]) -> Mi
 
 
 MISHAPS = (
-    Mishap(2, engine_mishaps.kill),
+    Mishap(1, engine_mishaps.kill),
     Mishap(1, engine_mishaps.abort),
     Mishap(1, engine_mishaps.terminate),
     Mishap(1, engine_mishaps.deafen),
     Mishap(1, engine_mishaps.stop_for_ever),
     Mishap(4, engine_mishaps.stop_for_a_while),
-    # Of many kinds, each of which is to come in a minute or two.
-    Mishap(6, engine_mishaps.spoil_loads),
+    # Of many kinds, and each of these kills an engine too.
+    Mishap(4, engine_mishaps.spoil_loads),
     Mishap(1, engine_mishaps.take_the_model_away),
     Mishap(1, engine_mishaps.cut_the_model_short),
     Mishap(2, engine_mishaps.steal_the_port),

@@ -146,8 +146,9 @@ class Inspector:
         try:
             await asyncio.wait_for(self.crowd.wait_until_gone(), GONE_S)
         except TimeoutError:
-            waiting = [task for task in self.crowd.tasks.values() if not task.story]
-            text = f"clients wait, and nothing is under way: {[task.task_id for task in waiting]}"
+            tasks = self.crowd.tasks.values()
+            waiting = [task.task_id for task in tasks if task.task_id and not task.story]
+            text = f"clients wait, and nothing is under way: {waiting}"
             self.scene.book.breach(Invariant.ENDS_ONCE, text)
             return False
         return True

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from benchmark.bars import BARS
 
 from orchd.config.model import Config
 from orchd.config.validate import validate
@@ -48,6 +49,12 @@ def test_the_first_configuration_is_the_least() -> None:
     for n in range(1, len(least)):
         document = tomllib.loads("\n".join(least[:n] + least[n + 1 :]))
         assert not isinstance(validate(document), Config), least[n]
+
+
+def test_the_costs_are_those_that_are_measured() -> None:
+    row = r"^\| `(\w+)` \| [\d.]+ \S+ \| (.=? [\d.]+) \| (.*) \|$"
+    rows = re.findall(row, README.read_text(), re.MULTILINE)
+    assert rows == [(key, str(bar), bar.about) for key, bar in BARS.items()]
 
 
 def test_systemd_takes_the_drop_in(tmp_path: Path) -> None:
